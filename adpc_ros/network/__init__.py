@@ -1,0 +1,1 @@
+"""What is computed: the anytime network as PyTorch modules, and its exact cost."""

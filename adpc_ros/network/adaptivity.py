@@ -1,0 +1,249 @@
+"""
+Confidence adaptivity: which positions are still computed, and what stands in at the others.
+
+Source: arXiv:2104.00749, section 3.3; where the paper and its released code differ, the code.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+WINDOWS = (3, 5, 7, 9)
+_CENTRE_SQUARE_DISTANCE = 1e5  # takes the centre of the window out of its own average
+_NORMALISER_EPS = 1e-5
+
+
+class Criterion(str, enum.Enum):
+    """What makes a position confident enough to be skipped by later exits."""
+
+    MAX_PROBABILITY = 'max_probability'
+    ENTROPY = 'entropy'
+
+
+@dataclass(frozen=True)
+class Adaptivity:
+    """
+    Settings of confidence adaptivity.
+
+    :param criterion: what is compared with the thresholds.
+    :param thresholds: one for each exit but the last. Maximum probability: in [0, 1], 1.0 skips
+        nothing. Entropy: in nats, at least 0, 0.0 skips nothing.
+    :param window: edge of the interpolation window in cells, one of 3, 5, 7, 9.
+    :raises ValueError: if a value is outside its range.
+    """
+
+    criterion: Criterion = Criterion.MAX_PROBABILITY
+    thresholds: tuple[float, float, float] = (0.998, 0.998, 0.998)
+    window: int = 7
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'criterion', Criterion(self.criterion))
+        object.__setattr__(self, 'thresholds', tuple(float(t) for t in self.thresholds))
+        if len(self.thresholds) != 3:
+            raise ValueError(f'expected 3 thresholds (exits 1 to 3), got {self.thresholds}')
+        limit = 1.0 if self.criterion is Criterion.MAX_PROBABILITY else math.inf
+        if not all(0.0 <= t <= limit for t in self.thresholds):
+            raise ValueError(
+                f'expected thresholds in [0, {limit}] for {self.criterion.value}, '
+                f'got {self.thresholds}'
+            )
+        if self.window not in WINDOWS:
+            raise ValueError(f'expected a window of {WINDOWS}, got {self.window}')
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """
+    Give the top softmax probability.
+
+    :param logits: (B, K, H, W) float, class scores.
+    :return: (B, H, W) float in [0, 1].
+    """
+    return functional.softmax(logits, dim=1).amax(dim=1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """
+    Give the entropy of the softmax distribution; a probability that underflows adds nothing.
+
+    :param logits: (B, K, H, W) float, class scores.
+    :return: (B, H, W) float in nats, 0 to log(K).
+    """
+    log_p = functional.log_softmax(logits, dim=1)
+    p = log_p.exp()
+    return -torch.where(p > 0, p * log_p, torch.zeros_like(p)).sum(dim=1)
+
+
+def active_positions(logits: Tensor, criterion: Criterion, threshold: float) -> Tensor:
+    """
+    Mark the positions that the next stage must still compute.
+
+    A position is active while its confidence is at most ``threshold`` (its entropy at least).
+
+    :param logits: (B, K, H, W) float, class scores before softmax, after carry-over.
+    :param criterion: what is compared with the threshold.
+    :param threshold: see :class:`Adaptivity`.
+    :return: (B, 1, H, W) bool, True where the next stage computes.
+
+    Source: arXiv:2104.00749, equation 2; equality is active, as in the released code.
+    """
+    with torch.no_grad():
+        if criterion is Criterion.ENTROPY:
+            return (entropy(logits) >= threshold).unsqueeze(1)
+        return (confidence(logits) <= threshold).unsqueeze(1)
+
+
+class ActiveMap:
+    """
+    The active positions of one exit, at whatever resolution a layer asks for.
+
+    A value that is passed along with the features; it lives for one call.
+    """
+
+    def __init__(self, active: Tensor) -> None:
+        """
+        Hold the map at the resolution of the exit.
+
+        :param active: (B, 1, H, W) bool, True where later stages compute.
+        :raises ValueError: if it is not a boolean tensor of four dimensions.
+        """
+        if active.dtype != torch.bool or active.dim() != 4 or active.shape[1] != 1:
+            raise ValueError(
+                f'expected a (B, 1, H, W) bool tensor, got {tuple(active.shape)} {active.dtype}'
+            )
+        self._at = {(active.shape[2], active.shape[3]): active}
+        self._shares: dict[tuple[int, int], float] = {}
+        self._full = active
+
+    def at(self, size: tuple[int, int]) -> Tensor:
+        """
+        Give the map at a size, by nearest resize (equal to resizing the logits).
+
+        :param size: (H, W) in cells.
+        :return: (B, 1, H, W) bool.
+        """
+        found = self._at.get(size)
+        if found is None:
+            found = functional.interpolate(self._full.to(torch.uint8), size, mode='nearest').bool()
+            self._at[size] = found
+        return found
+
+    def share(self, size: tuple[int, int]) -> float:
+        """Give the share of active positions at a size, 0 to 1."""
+        if size not in self._shares:
+            self._shares[size] = self.at(size).float().mean().item()
+        return self._shares[size]
+
+
+def square_distances(window: int) -> Tensor:
+    """Give the (window, window) float squared distances to the centre, which is set far away."""
+    reach = torch.arange(window, dtype=torch.float32) - window // 2
+    distances = reach[:, None] ** 2 + reach[None, :] ** 2
+    distances[window // 2, window // 2] = _CENTRE_SQUARE_DISTANCE
+    return distances
+
+
+def fill_taps(lam: Tensor, square_dis: Tensor) -> Tensor:
+    """
+    Give the interpolation weights of inactive positions as one factor of a separable window.
+
+    The weight at offset (dy, dx) is ``taps[dy] * taps[dx]``: a radial basis function, normalised
+    over the whole window without its centre. An inactive position adds nothing to its own
+    average, so that the centre need not be left out.
+
+    :param lam: () float, the trained inverse length (lambda), in 1/cells.
+    :param square_dis: (k, k) float from :func:`square_distances`.
+    :return: (k,) float.
+
+    Source: arXiv:2104.00749, equation 4; normalised as in the released code.
+    """
+    normaliser = torch.exp(-(lam**2) * square_dis).sum() + _NORMALISER_EPS
+    middle = square_dis.shape[0] // 2
+    along = square_dis[middle].clone()
+    along[middle] = 0.0
+    return torch.exp(-(lam**2) * along) / normaliser.sqrt()
+
+
+def interpolate_inactive(y: Tensor, active: Tensor, taps: Tensor) -> Tensor:
+    """
+    Replace inactive positions by the weighted average of the active ones around them.
+
+    Nothing is renormalised: inactive neighbours and those beyond the border count as zeros.
+
+    :param y: (B, C, H, W) float, what the convolution gave.
+    :param active: (B, 1, H, W) bool, True where ``y`` is kept.
+    :param taps: (k,) float from :func:`fill_taps`.
+    :return: (B, C, H, W) float.
+    """
+    keep = active.to(y.dtype)
+    kept = y * keep
+    channels, window = y.shape[1], taps.shape[0]
+    column = taps.to(y.dtype).view(1, 1, window, 1).expand(channels, 1, window, 1)
+    fill = functional.conv2d(kept, column, padding=(window // 2, 0), groups=channels)
+    row = column.transpose(2, 3)
+    fill = functional.conv2d(fill, row, padding=(0, window // 2), groups=channels)
+    return kept + fill * (1 - keep)
+
+
+class MaskedConv2d(nn.Conv2d):
+    """
+    A convolution that can be restricted to active positions.
+
+    With an active map its output is the convolution where active and the interpolated fill
+    elsewhere; without one it is a plain convolution.
+    """
+
+    Lambda: nn.Parameter  # these two only with a window; names as in the released checkpoints
+    square_dis: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        bias: bool = False,
+        window: int | None = None,
+    ) -> None:
+        """
+        Build the layer; padding keeps the size at stride 1.
+
+        :param window: edge of the interpolation window; None for a layer that is never masked
+            and has no interpolation parameter.
+        """
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
+        )
+        if window is not None:
+            self.Lambda = nn.Parameter(torch.tensor(3.0))
+            self.register_buffer('square_dis', square_distances(window))
+
+    def forward(self, x: Tensor, active: ActiveMap | None = None) -> Tensor:
+        """
+        Convolve, and interpolate where not active.
+
+        :param x: (B, C, H, W) float.
+        :param active: what to compute; None computes everything.
+        :return: (B, C', H', W') float.
+        """
+        y = super().forward(x)
+        if active is None:
+            return y
+        here = active.at((y.shape[2], y.shape[3]))
+        return interpolate_inactive(y, here, fill_taps(self.Lambda, self.square_dis))
+
+
+class MaskedSequential(nn.Sequential):
+    """A sequence that hands the active map to the layers that take one."""
+
+    def forward(self, x: Tensor, active: ActiveMap | None = None) -> Tensor:
+        """Apply the layers in turn; shapes as in the layers."""
+        for layer in self:
+            masked = isinstance(layer, (MaskedConv2d, MaskedSequential))
+            x = layer(x, active) if masked else layer(x)
+        return x

@@ -1,0 +1,150 @@
+"""
+Weights on disk: safetensors files that carry their own configuration.
+
+Nothing is ever unpickled from a weights file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from adpc_ros.labels import ClassSet, by_name
+from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+
+_FORMAT = 'adpc_ros 1'
+
+
+class CheckpointError(ValueError):
+    """A weights file that is missing, broken, or not what was asked for."""
+
+
+class Checkpoint(NamedTuple):
+    """
+    A network as read from a file.
+
+    ``classes`` names its outputs, ``identity`` is the file's stem and the first digits of its
+    SHA-256, ``info`` says where the weights come from (data, result, licence).
+    """
+
+    network: AnytimeNetwork
+    classes: ClassSet
+    identity: str
+    info: dict[str, str]
+
+
+def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
+    """Give a configuration as plain values for JSON."""
+    return dataclasses.asdict(config)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
+    """
+    Build a configuration from plain values.
+
+    :raises ValueError: for unknown keys or values out of range.
+    """
+    values = dict(values)
+    known = {field.name for field in dataclasses.fields(NetworkConfig)}
+    if unknown := values.keys() - known:
+        raise ValueError(f'unknown keys {sorted(unknown)}: expected some of {sorted(known)}')
+    adaptivity = values.pop('adaptivity', None)
+    try:
+        for key in ('mean', 'std'):
+            if key in values:
+                values[key] = tuple(values[key])
+        return NetworkConfig(
+            **values, adaptivity=None if adaptivity is None else Adaptivity(**adaptivity)
+        )
+    except TypeError as error:  # a missing or unknown key, or a value of another type
+        raise ValueError(f'broken network configuration: {error}') from error
+
+
+def save(
+    path: str | Path, network: AnytimeNetwork, classes: ClassSet, info: Mapping[str, str]
+) -> None:
+    """
+    Write a network's parameters, statistics and configuration.
+
+    :param path: of the file; it is replaced only once the new one is complete.
+    :param classes: what the outputs stand for.
+    :param info: where the weights come from: ``data``, ``result``, ``licence`` and so on.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+        if not name.endswith('num_batches_tracked')
+    }
+    metadata = {
+        'format': _FORMAT,
+        'network': json.dumps(config_to_dict(network.config)),
+        'classes': classes.name,
+        'info': json.dumps(dict(info)),
+    }
+    partial = path.with_suffix('.partial')
+    save_file(tensors, str(partial), metadata)
+    partial.replace(path)
+
+
+def load(path: str | Path) -> Checkpoint:
+    """
+    Read a network, in evaluation mode, on the CPU.
+
+    :raises CheckpointError: if the file is missing, broken, lacks its configuration, or its
+        tensors are not exactly those of the network it describes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f'weights not found: {path}')
+    try:
+        with safe_open(str(path), framework='pt') as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f'{path}: expected a safetensors file ({error})') from error
+    if metadata.get('format') != _FORMAT:
+        raise CheckpointError(
+            f'{path}: expected format {_FORMAT!r} in the metadata, got {metadata.get("format")!r}'
+        )
+    try:
+        config = config_from_dict(json.loads(metadata['network']))
+        classes = by_name(metadata['classes'])
+        info = {str(k): str(v) for k, v in json.loads(metadata['info']).items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f'{path}: broken configuration in the metadata ({error})') from error
+    if classes.count != config.class_count:
+        raise CheckpointError(
+            f'{path}: the network has {config.class_count} classes, '
+            f'{classes.name} has {classes.count}'
+        )
+    network = AnytimeNetwork(config)
+    _load_exactly(network, tensors, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return Checkpoint(network.eval(), classes, f'{path.stem}@{digest}', info)
+
+
+def _load_exactly(
+    network: AnytimeNetwork, tensors: Mapping[str, torch.Tensor], path: Path
+) -> None:
+    own = {k: v for k, v in network.state_dict().items() if not k.endswith('num_batches_tracked')}
+    if missing := own.keys() - tensors.keys():
+        raise CheckpointError(f'{path}: {len(missing)} tensors missing, as {sorted(missing)[0]}')
+    if extra := tensors.keys() - own.keys():
+        raise CheckpointError(f'{path}: {len(extra)} unknown tensors, as {sorted(extra)[0]}')
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(
+                f'{path}: {name} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}'
+            )
+    network.load_state_dict(dict(tensors), strict=False)

@@ -1,0 +1,153 @@
+"""
+Cost of a network: multiply-accumulates of its convolutions, by the paper's convention.
+
+Cumulative over exits, for one image; BatchNorm, ReLU, bias, pooling and resizing count nothing.
+The paper prints them divided by 2^30 and calls them GFLOPs; here they are GiMAC.
+Source: arXiv:2104.00749, tables 1 to 4; masked convolutions as in the released counter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d
+from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+from adpc_ros.network.exits import Heads
+
+GI = 2**30
+# (architecture, heads, masked) at 1024x2048 with 19 classes: the paper's figures, exits 1 to 4
+PAPER_GIMAC: dict[tuple[str, Heads, bool], tuple[float, ...]] = {
+    ('hrnet_w48', Heads.NONE, False): (696.2,),
+    ('hrnet_w48', Heads.PLAIN, False): (48.4, 113.4, 388.9, 722.2),
+    ('hrnet_w48', Heads.REDESIGNED, False): (41.9, 105.6, 368.0, 701.3),
+    ('hrnet_w48', Heads.REDESIGNED, True): (41.9, 93.9, 259.3, 387.1),
+    ('hrnet_w18_small_v2', Heads.NONE, False): (71.58,),
+    ('hrnet_w18_small_v2', Heads.PLAIN, False): (31.44, 42.56, 59.53, 82.88),
+    ('hrnet_w18_small_v2', Heads.REDESIGNED, False): (23.69, 34.74, 49.87, 73.23),
+}
+PAPER_SIZE = (1024, 2048)
+PAPER_MASKED = (0.193, 0.384, 0.630)  # mean masked share of pixels at exits 1, 2, 3
+
+
+class ConvCost(NamedTuple):
+    """One convolution: dense multiply-accumulates, those of its fill, and its output size."""
+
+    macs: int
+    fill_macs: int
+    size: tuple[int, int]
+
+    def at(self, active_share: float) -> int:
+        """Give the count at an active share in [0, 1]."""
+        if active_share >= 1.0:
+            return self.macs
+        interpolated = (1 - active_share) * active_share
+        return int(self.macs * active_share) + int(interpolated * self.fill_macs)
+
+
+def conv_macs(weights: int, window_weights: int, size: tuple[int, int]) -> ConvCost:
+    """
+    Give the cost of one convolution.
+
+    :param weights: number of its weights.
+    :param window_weights: output channels times cells of the interpolation window.
+    :param size: (H, W) of its output.
+    """
+    positions = size[0] * size[1]
+    return ConvCost(weights * positions, window_weights * positions, size)
+
+
+def exit_costs(config: NetworkConfig, size: tuple[int, int]) -> list[list[ConvCost]]:
+    """
+    List the convolutions that each exit adds; nothing is computed.
+
+    :param size: (H, W) of the image in pixels.
+    :return: for each exit, its convolutions in order of execution.
+    """
+    with torch.device('meta'):
+        meta = AnytimeNetwork(config)
+    costs: list[ConvCost] = []
+
+    def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, MaskedConv2d)
+        window = module.square_dis.numel() if hasattr(module, 'square_dis') else 0
+        size = (output.shape[2], output.shape[3])
+        costs.append(conv_macs(module.weight.numel(), module.out_channels * window, size))
+
+    for module in meta.modules():
+        if isinstance(module, MaskedConv2d):
+            module.register_forward_hook(record)
+    per_exit = []
+    for _ in meta.eval().exits(torch.empty(1, 3, *size, device='meta'), adaptive=False):
+        per_exit.append(list(costs))
+        costs.clear()
+    return per_exit
+
+
+def count(
+    costs: Sequence[Sequence[ConvCost]], active_share: Callable[[int, tuple[int, int]], float]
+) -> list[int]:
+    """
+    Count multiply-accumulates up to each exit.
+
+    :param costs: from :func:`exit_costs`.
+    :param active_share: of (exit index from 1, (H, W) of the layer) gives the share in [0, 1].
+    :return: cumulative counts.
+    """
+    total = 0
+    totals = []
+    for index, added in enumerate(costs, start=1):
+        total += sum(cost.at(active_share(index, cost.size)) for cost in added)
+        totals.append(total)
+    return totals
+
+
+def count_shares(
+    config: NetworkConfig, size: tuple[int, int], masked: Sequence[float] | None = None
+) -> list[int]:
+    """
+    Count with the same masked share at every resolution.
+
+    :param masked: shares in [0, 1] masked at exits 1, 2 and 3; None counts without masks.
+    :return: cumulative multiply-accumulates of each exit.
+    :raises ValueError: if ``masked`` is not three shares or the heads have no early exits.
+    """
+    if masked is not None and (len(masked) != 3 or not all(0 <= m <= 1 for m in masked)):
+        raise ValueError(f'expected 3 masked shares in [0, 1], got {tuple(masked)}')
+    if masked is not None and config.heads is Heads.NONE:
+        raise ValueError('masks need early exits: heads is none')
+    shares = (1.0, *(1.0 - m for m in masked)) if masked is not None else (1.0,) * 4
+    return count(exit_costs(config, size), lambda index, _: shares[index - 1])
+
+
+def count_maps(
+    costs: Sequence[Sequence[ConvCost]], maps: Sequence[ActiveMap | None]
+) -> list[int]:
+    """
+    Count exactly what one image costs, from the active maps that ruled it.
+
+    :param costs: from :func:`exit_costs`, at the image's size.
+    :param maps: what each exit computed, of one image; None for all positions.
+    :return: cumulative multiply-accumulates of each exit.
+    """
+
+    def share(index: int, size: tuple[int, int]) -> float:
+        active = maps[index - 1]
+        return 1.0 if active is None else active.share(size)
+
+    return count(costs, share)
+
+
+def count_frame(network: AnytimeNetwork, image: Tensor, adaptive: bool = True) -> list[int]:
+    """
+    Count exactly what one image costs, from the masks that it gets.
+
+    :param image: (1, 3, H, W) float, normalised.
+    :return: cumulative multiply-accumulates of each exit.
+    """
+    with torch.inference_mode():
+        maps = [out.active for out in network.exits(image, adaptive)]
+    return count_maps(exit_costs(network.config, (image.shape[2], image.shape[3])), maps)

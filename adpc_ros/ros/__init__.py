@@ -1,0 +1,1 @@
+"""Between ROS 2 and the runtime: messages to arrays and back, parameters, the node."""

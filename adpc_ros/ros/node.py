@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+"""
+The segmentation node: frames and urgency in, the latest exit's mask out.
+
+Callbacks store or signal; the engine's worker computes and publishes. The one exception is
+urgency: CRITICAL publishes what is there from its own callback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+# Waiting compute threads must not take the core that a message needs; read when torch is loaded.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+import rclpy
+import torch
+from builtin_interfaces.msg import Duration, Time
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, Publisher, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from rclpy.time import Time as RosTime
+from sensor_msgs.msg import Image
+
+from adpc_ros.msg import SegmentationStatus, Urgency
+from adpc_ros.network.checkpoint import Checkpoint, load
+from adpc_ros.ros import parameters
+from adpc_ros.ros.conversions import InvalidImage, array_to_image, image_to_rgb
+from adpc_ros.runtime.engine import Engine, Result
+from adpc_ros.runtime.plan import Plan
+from adpc_ros.runtime.scheduler import Level, Publish
+
+PACKAGED_WEIGHTS = 'weights/hrnet_w18_small_v2_camvid.safetensors'
+FAR_OFF_S = 10.0  # a stamp this far from the clock was made by another clock
+
+
+def packaged_weights() -> Path:
+    """Give the demonstration weights: in the source tree, else in the installed package."""
+    in_source = Path(__file__).resolve().parents[2] / PACKAGED_WEIGHTS
+    if in_source.exists():
+        return in_source
+    from ament_index_python.packages import get_package_share_directory
+
+    return Path(get_package_share_directory('adpc_ros')) / PACKAGED_WEIGHTS
+
+
+class SegmentationNode(LifecycleNode):
+    """A managed node around the engine; topics and their meaning are in the README."""
+
+    def __init__(self) -> None:
+        """Declare parameters; everything else waits for ``configure``."""
+        super().__init__('adpc')
+        parameters.declare(self)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._engine: Engine | None = None
+        self._checkpoint: Checkpoint | None = None
+        self._publishers_of_results: list[Publisher] = []
+        self._inputs: list[Subscription] = []
+        self._warned: set[str] = set()
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights, compile, warm up, advertise."""
+        try:
+            values = parameters.read(self)
+            device = torch.device(values.device)
+            if device.type == 'cuda' and not torch.cuda.is_available():
+                raise ValueError(f'device: {values.device} asked for, but CUDA is not available')
+            self._checkpoint = load(values.weights or packaged_weights())
+            torch.set_num_threads(values.threads or os.cpu_count() or 1)
+            plan = Plan(self._checkpoint.network.to(device), device)
+            self._engine = Engine(
+                plan, values.policy(plan.exit_count), self._publish, adaptive=values.adaptive
+            )
+            self._engine.warm_up((values.warmup_height, values.warmup_width))
+        except (ValueError, RuntimeError) as error:
+            self.get_logger().error(f'cannot configure: {error}')
+            self._free()
+            return TransitionCallbackReturn.FAILURE
+        reliable = QoSProfile(depth=5)
+        self._mask = self.create_lifecycle_publisher(Image, '~/output/mask', reliable)
+        self._confidence = self.create_lifecycle_publisher(Image, '~/output/confidence', reliable)
+        self._status = self.create_lifecycle_publisher(
+            SegmentationStatus, '~/output/status', QoSProfile(depth=10)
+        )
+        self._publishers_of_results = [self._mask, self._confidence, self._status]
+        licence = self._checkpoint.info.get('licence')
+        self.get_logger().info(
+            f'{self._checkpoint.identity}: {self._checkpoint.classes.name} classes, '
+            f'{plan.exit_count} exits, {len(plan.steps)} steps on {device}, '
+            f'{torch.get_num_threads()} threads' + (f'; licence: {licence}' if licence else '')
+        )
+        if not os.environ.get('FASTRTPS_DEFAULT_PROFILES_FILE'):
+            self.get_logger().warning(
+                'FASTRTPS_DEFAULT_PROFILES_FILE is not set: Fast DDS loses most large images '
+                'between processes; use config/fastdds_shared_memory.xml here and at the camera'
+            )
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe."""
+        result = super().on_activate(state)
+        newest = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._inputs = [
+            self.create_subscription(
+                Urgency, '~/input/urgency', self._on_urgency, QoSProfile(depth=10)
+            ),
+            self.create_subscription(Image, '~/input/image', self._on_image, newest),
+        ]
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, stop the worker and drop the frame."""
+        self._unsubscribe()
+        if self._engine is not None:
+            self._engine.stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free network and memory."""
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and free everything."""
+        self._unsubscribe()
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured."""
+        self._unsubscribe()
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _unsubscribe(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+
+    def _free(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        for publisher in self._publishers_of_results:
+            self.destroy_publisher(publisher)
+        self._engine = self._checkpoint = None
+        self._publishers_of_results = []
+
+    def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+        own = {p.name for p in changed} & parameters.NAMES
+        if own and self._engine is not None:
+            return SetParametersResult(
+                successful=False,
+                reason=f'{", ".join(sorted(own))}: read when the node is configured: '
+                'deactivate and clean up first',
+            )
+        return SetParametersResult(successful=True)
+
+    # Inputs
+
+    def _on_image(self, message: Image) -> None:
+        assert self._engine is not None
+        try:
+            image = image_to_rgb(message)
+        except InvalidImage as error:
+            self._engine.reject()
+            self._warn_once(error.kind, f'image dropped: {error}')
+            return
+        stamp = RosTime.from_msg(message.header.stamp, self.get_clock().clock_type)
+        age_s = (self.get_clock().now() - stamp).nanoseconds / 1e9
+        if abs(age_s) > FAR_OFF_S:
+            self._warn_once(
+                'stamp', f'image stamps are {age_s:.1f} s off the clock: is use_sim_time missing?'
+            )
+        self._engine.submit(image, message.header, age_s)
+
+    def _on_urgency(self, message: Urgency) -> None:
+        assert self._engine is not None
+        try:
+            level = Level(message.level)
+        except ValueError:
+            expected = ', '.join(f'{level.value} {level.name}' for level in Level)
+            self._warn_once(
+                f'level {message.level}',
+                f'urgency ignored: expected level {expected}, got {message.level}',
+            )
+            return
+        deadline_s, hold_s = _seconds(message.deadline), _seconds(message.hold)
+        if deadline_s < 0 or hold_s < 0:
+            self._warn_once(
+                'negative urgency',
+                f'urgency ignored: expected deadline and hold >= 0 s, got {deadline_s}, {hold_s}',
+            )
+            return
+        self._engine.urgency(level, deadline_s, hold_s, message.header.stamp)
+
+    # Outputs
+
+    def _publish(self, result: Result) -> None:
+        """Publish mask, confidence and status of a frame; called in frame order."""
+        header = result.frame.tag
+        if result.exit is not None:
+            self._mask.publish(array_to_image(result.exit.rendered.class_ids, header))
+            self._confidence.publish(array_to_image(result.exit.rendered.confidence, header))
+        elif result.error is not None:
+            self.get_logger().error(f'frame failed: {result.error}')
+        self._status.publish(self._status_of(result))
+
+    def _status_of(self, result: Result) -> SegmentationStatus:
+        assert self._checkpoint is not None
+        now_s = time.monotonic()
+        status = SegmentationStatus()
+        status.header = result.frame.tag
+        status.exit_count = self._checkpoint.network.config.exit_count
+        status.stop_reason = int(result.reason)
+        decision, done = result.decision, result.exit
+        if isinstance(decision, Publish):
+            status.urgency = int(decision.level)
+            status.urgency_stamp = decision.urgency_stamp or Time()
+            status.deadline_missed = decision.deadline_missed
+            if decision.event_s is not None:
+                status.preempt_time = _duration(now_s - decision.event_s)
+        if done is not None:
+            status.exit_index = done.exit_index
+            status.mean_confidence = done.mean_confidence
+            status.confident_share = done.confident_share
+            status.gimac = done.gimac
+            status.compute_time = _duration(done.time_s - result.started_s)
+        status.latency = _duration(now_s - result.frame.captured_s)
+        status.frames_received = result.counters.received
+        status.frames_segmented = result.counters.segmented
+        status.frames_dropped = result.counters.dropped
+        status.network = self._checkpoint.identity
+        return status
+
+    def _warn_once(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            self.get_logger().warning(f'{text} (said once)')
+
+
+def _seconds(duration: Duration) -> float:
+    return float(duration.sec + duration.nanosec * 1e-9)
+
+
+def _duration(seconds: float) -> Duration:
+    nanoseconds = round(seconds * 1e9)
+    return Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+def _executor() -> Executor:
+    try:
+        from rclpy.experimental.events_executor import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor()
+    executor: Executor = EventsExecutor()
+    return executor
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; returns the exit status."""
+    rclpy.init(args=args)
+    node = SegmentationNode()
+    executor = _executor()
+    executor.add_node(node)
+    status = 0
+    try:
+        if node.get_parameter('autostart').value:
+            for trigger in (node.trigger_configure, node.trigger_activate):
+                if trigger() != TransitionCallbackReturn.SUCCESS:
+                    return 1
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=1.0)  # its spin() burns a core in some releases
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.on_shutdown(LifecycleState(state_id=0, label='unknown'))
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return status
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How the network is computed fast, and when it stops."""

@@ -1,0 +1,358 @@
+"""
+The preemptible runtime: a worker thread that executes a plan, ruled by the scheduler.
+
+Frames and urgency go in from any thread; results come out through a callback, in frame order and
+one at a time, from whichever thread the result is due in.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adpc_ros.network.macs import GI
+from adpc_ros.runtime.images import Rendered, render, render_bands, to_input
+from adpc_ros.runtime.plan import Done, Plan
+from adpc_ros.runtime.scheduler import (
+    Action,
+    Cancel,
+    Counters,
+    Drop,
+    DropReason,
+    Level,
+    Policy,
+    Publish,
+    Scheduler,
+    Start,
+    StopReason,
+)
+
+log = logging.getLogger(__name__)
+
+CONFIDENT = 0.998  # the paper's threshold, where a network has none of its own
+
+
+class Frame(NamedTuple):
+    """
+    One image on its way through the engine.
+
+    ``image`` (H, W, 3) uint8 RGB; ``tag`` is the caller's and is handed back; ``received_s`` and
+    ``captured_s`` are on the engine's clock.
+    """
+
+    frame_id: int
+    image: NDArray[np.uint8]
+    tag: Any
+    received_s: float
+    captured_s: float
+
+
+class RenderedExit(NamedTuple):
+    """
+    An exit, ready to be published.
+
+    ``rendered`` holds class ids and confidence; ``mean_confidence`` and ``confident_share``
+    (pixels at or above the threshold) are in [0, 1]; ``gimac`` is spent so far;
+    ``active_share`` is what the next exit will still compute; ``time_s`` when it was rendered.
+    """
+
+    frame_id: int
+    exit_index: int
+    rendered: Rendered
+    mean_confidence: float
+    confident_share: float
+    gimac: float
+    active_share: float
+    time_s: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    What became of a frame.
+
+    :param frame: as it went in.
+    :param decision: what the scheduler decided; a :class:`Drop` with reason FAILED carries
+        ``error``.
+    :param exit: what to publish, None if the frame failed.
+    :param started_s: when the computation began.
+    :param counters: of all frames, up to and including this one.
+    """
+
+    frame: Frame
+    decision: Publish | Drop
+    exit: RenderedExit | None
+    started_s: float
+    counters: Counters
+    error: Exception | None = None
+
+    @property
+    def reason(self) -> StopReason:
+        """Why the frame ended."""
+        return self.decision.reason if isinstance(self.decision, Publish) else StopReason.FAILED
+
+
+class Engine:
+    """Segments the newest frame until its budget is spent."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        policy: Policy | None = None,
+        on_result: Callable[[Result], None] = lambda _: None,
+        on_exit: Callable[[Frame, RenderedExit], None] | None = None,
+        adaptive: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Start the worker, idle.
+
+        :param plan: what to compute.
+        :param policy: what frames may spend; None sets no limits.
+        :param on_result: called once for each frame that is published or failed, in order, never
+            by two threads at once.
+        :param on_exit: called by the worker for every exit, after its result if it has one.
+        :param adaptive: False computes every position.
+        :param clock: monotonic, in seconds.
+        """
+        self._plan = plan
+        self._on_result, self._on_exit = on_result, on_exit
+        self._adaptive, self._clock = adaptive, clock
+        adaptivity = plan.config.adaptivity
+        by_probability = adaptivity is not None and adaptivity.criterion == 'max_probability'
+        self._confident = (
+            adaptivity.thresholds[0] if adaptivity is not None and by_probability else CONFIDENT
+        )
+        self._scheduler = Scheduler(policy or Policy(plan.exit_count, max_exit=plan.exit_count))
+        self._lock = threading.Lock()  # around everything below
+        self._wake = threading.Condition(self._lock)
+        self._frames: dict[int, Frame] = {}
+        self._frame_id = 0
+        self._todo: int | None = None
+        self._running: int | None = None
+        self._started_s = 0.0
+        self._cancelled = False
+        self._closed = False
+        self._latest: RenderedExit | None = None
+        self._error: Exception | None = None
+        self._outbox: deque[Result] = deque()
+        self._publishing = threading.RLock()  # never taken while _lock is held
+        self._worker = threading.Thread(target=self._work, name='adpc_worker', daemon=True)
+        self._worker.start()
+
+    @torch.inference_mode()
+    def warm_up(self, size: tuple[int, int]) -> None:
+        """
+        Compute a black image in the caller's thread, so that the first frame finds all in place.
+
+        :param size: (H, W) in pixels.
+        """
+        black = np.zeros((*size, 3), np.uint8)
+        image = to_input(black, self._plan.config, self._plan.device)
+        for done in self._plan.execute(image, self._adaptive):
+            if done.logits is not None:
+                render(done.logits, size)
+
+    def submit(self, image: NDArray[np.uint8], tag: Any = None, age_s: float = 0.0) -> int:
+        """
+        Hand in the newest frame and return at once; whatever this stops, the worker publishes.
+
+        :param image: (H, W, 3) uint8 RGB; not copied, so it must not be written to any more.
+        :param tag: handed back with the result.
+        :param age_s: time since the frame was captured, in seconds.
+        :return: the frame's id.
+        """
+        with self._lock:
+            now_s = self._clock()
+            self._frame_id += 1
+            frame = Frame(self._frame_id, image, tag, now_s, now_s - age_s)
+            self._frames[frame.frame_id] = frame
+            pixels = image.shape[0] * image.shape[1]
+            self._carry_out(self._scheduler.frame(frame.frame_id, now_s, frame.captured_s, pixels))
+        return frame.frame_id
+
+    def reject(self) -> None:
+        """Count a frame that could not be handed in."""
+        with self._lock:
+            self._frame_id += 1
+            self._carry_out(self._scheduler.reject(self._frame_id))
+
+    def urgency(
+        self, level: Level, deadline_s: float = 0.0, hold_s: float = 0.0, stamp: Any = None
+    ) -> None:
+        """
+        Change the urgency; if that stops the running frame, its result is out on return.
+
+        Parameters as in :meth:`adpc_ros.runtime.scheduler.Scheduler.urgency`.
+        """
+        with self._lock:
+            now_s = self._clock()
+            self._carry_out(self._scheduler.urgency(level, now_s, deadline_s, hold_s, stamp))
+        self._flush()
+
+    def latest(self) -> RenderedExit | None:
+        """Give the latest exit that was rendered, of whatever frame."""
+        with self._lock:
+            return self._latest
+
+    def counters(self) -> Counters:
+        """Give a copy of the frame counters."""
+        with self._lock:
+            return self._copy_counters()
+
+    def stop(self) -> None:
+        """Drop what waits and what runs; the engine can be used again at once."""
+        with self._lock:
+            self._carry_out(self._scheduler.stop())
+
+    def close(self) -> None:
+        """Stop, and end the worker thread; does nothing the second time."""
+        with self._lock:
+            self._carry_out(self._scheduler.stop())
+            self._closed = True
+            self._wake.notify()
+        if threading.current_thread() is not self._worker:
+            self._worker.join()
+
+    # Under the lock
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Start):
+                self._todo = action.frame_id
+                self._wake.notify()
+            elif isinstance(action, Cancel):
+                self._cancelled = True
+            elif isinstance(action, Publish):
+                latest = self._latest
+                assert latest is not None
+                assert latest[:2] == (action.frame_id, action.exit_index)
+                self._put(self._frames.pop(action.frame_id), action, latest)
+            else:
+                frame = self._frames.pop(action.frame_id, None)  # none if it was rejected
+                if frame is not None and action.reason is DropReason.FAILED:
+                    self._put(frame, action, None)
+
+    def _put(self, frame: Frame, decision: Publish | Drop, latest: RenderedExit | None) -> None:
+        error = None if latest is not None else self._error
+        self._outbox.append(
+            Result(frame, decision, latest, self._started_s, self._copy_counters(), error)
+        )
+
+    def _copy_counters(self) -> Counters:
+        counters = self._scheduler.counters
+        return replace(counters, drops=dict(counters.drops), stops=dict(counters.stops))
+
+    # Outside the lock
+
+    def _flush(self) -> None:
+        """Hand out results in order. Whoever comes second waits, so that its result is out too."""
+        while True:
+            with self._publishing:
+                try:
+                    result = self._outbox.popleft()
+                except IndexError:
+                    return
+                try:
+                    self._on_result(result)
+                except Exception:
+                    log.exception('publishing frame %d failed', result.frame.frame_id)
+
+    # The worker
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                while self._todo is None and not self._closed:
+                    self._wake.wait()
+                if self._todo is None:
+                    return
+                self._running, self._todo = self._todo, None
+                self._cancelled = self._closed
+                self._started_s = self._clock()
+                frame = self._frames.get(self._running)
+                frame_id = self._running
+            try:
+                if frame is not None:  # else it was dropped before it began
+                    self._segment(frame)
+            except Exception as error:
+                log.exception('segmenting frame %d failed', frame_id)
+                with self._lock:
+                    self._error = error
+                    self._carry_out(self._scheduler.failed(frame_id))
+            del frame
+            with self._lock:
+                self._running = None
+                self._carry_out(self._scheduler.idle(frame_id, self._clock()))
+            self._flush()
+
+    @torch.inference_mode()
+    def _segment(self, frame: Frame) -> None:
+        image = to_input(frame.image, self._plan.config, self._plan.device)
+        exit_index = 0
+        for done in self._plan.execute(image, self._adaptive):
+            if self._stopped():
+                return
+            if done.logits is None:
+                continue
+            exit_index += 1
+            rendered = self._render(frame, exit_index, done)
+            if rendered is None:
+                return
+            with self._lock:
+                if self._cancelled:
+                    return
+                self._latest = rendered
+                self._carry_out(
+                    self._scheduler.exit_rendered(
+                        frame.frame_id, exit_index, rendered.time_s, rendered.mean_confidence
+                    )
+                )
+            self._flush()
+            if self._on_exit is not None:
+                try:
+                    self._on_exit(frame, rendered)
+                except Exception:
+                    log.exception('reporting an exit of frame %d failed', frame.frame_id)
+
+    def _render(self, frame: Frame, exit_index: int, done: Done) -> RenderedExit | None:
+        """Render an exit into new arrays; None if the frame was cancelled meanwhile."""
+        assert done.logits is not None
+        size = (frame.image.shape[0], frame.image.shape[1])
+        into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
+        total = confident = 0.0
+        for band in render_bands(done.logits, size, into, self._confident):
+            total += band.confidence_sum
+            confident += band.confident_pixels
+            if self._stopped():
+                return None
+        pixels = size[0] * size[1]
+        return RenderedExit(
+            frame.frame_id,
+            exit_index,
+            into,
+            total / pixels,
+            confident / pixels,
+            done.macs / GI,
+            done.active_share,
+            self._clock(),
+        )
+
+    def _stopped(self) -> bool:
+        """Look at the clock and at the cancel flag."""
+        with self._lock:
+            actions = self._scheduler.tick(self._clock())
+            self._carry_out(actions)
+            cancelled = self._cancelled
+        if actions:
+            self._flush()
+        return cancelled

@@ -1,0 +1,133 @@
+"""
+Between camera images and the network: normalised, padded input; class ids and confidence out.
+
+Nothing is resized silently: an image is padded at its right and lower edge to a multiple of 32
+and what comes out is cropped to the image's own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from adpc_ros.network.anytime import SIZE_MULTIPLE, NetworkConfig
+
+ROWS_PER_BAND = 64  # an image is rendered in bands, each a small unit of work
+
+
+class Rendered(NamedTuple):
+    """
+    Class ids and confidence of one exit, at the image's size.
+
+    ``class_ids`` (H, W) uint8; ``confidence`` (H, W) uint8, 0 to 255 for 0 to 1.
+    """
+
+    class_ids: NDArray[np.uint8]
+    confidence: NDArray[np.uint8]
+
+
+class Band(NamedTuple):
+    """Sums over a band's pixels: confidence (0 to 1 each), and how many are confident."""
+
+    confidence_sum: float
+    confident_pixels: float
+
+
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Give the (H, W) in pixels that an image of a size is padded to."""
+    height, width = (-(-edge // SIZE_MULTIPLE) * SIZE_MULTIPLE for edge in size)
+    return height, width
+
+
+def to_input(image: NDArray[np.uint8], config: NetworkConfig, device: torch.device) -> Tensor:
+    """
+    Normalise an image and pad it with the mean colour.
+
+    :param image: (H, W, 3) uint8, RGB.
+    :param config: gives mean and standard deviation.
+    :return: (1, 3, H', W') float32 in channels_last order, H' and W' multiples of 32.
+    :raises ValueError: for another shape or dtype.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f'expected an (H, W, 3) uint8 RGB image, got {image.shape} {image.dtype}')
+    height, width = image.shape[:2]
+    padded_height, padded_width = padded_size((height, width))
+    source = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    x = torch.zeros((1, 3, padded_height, padded_width), device=device).contiguous(
+        memory_format=torch.channels_last
+    )
+    inside = x[:, :, :height, :width]
+    inside.copy_(source.permute(2, 0, 1).unsqueeze(0))
+    mean = x.new_tensor(config.mean).view(1, 3, 1, 1) * 255
+    std = x.new_tensor(config.std).view(1, 3, 1, 1) * 255
+    inside.sub_(mean).div_(std)
+    return x
+
+
+def upsample_rows(logits: Tensor, scale: int, first: int, last: int) -> Tensor:
+    """
+    Upsample class scores bilinearly, rows ``first`` to ``last`` of the result only.
+
+    :param logits: (1, K, h, w) float.
+    :param scale: whole factor between the logits and the result.
+    :param first: first row of the result, in pixels.
+    :param last: one past the last row.
+    :return: (1, K, last - first, scale * w) float, equal to those rows of the full upsampling.
+    """
+    rows = logits.shape[2]
+    # a row of the result reads two rows of the logits; one more on either side keeps the
+    # weights of the band's edges what they are in the full image
+    low = max(first // scale - 1, 0)
+    high = min(-(-last // scale) + 1, rows)
+    size = ((high - low) * scale, logits.shape[3] * scale)
+    band = functional.interpolate(
+        logits[:, :, low:high], size, mode='bilinear', align_corners=False
+    )
+    return band[:, :, first - low * scale : last - low * scale]
+
+
+def render_bands(
+    logits: Tensor,
+    size: tuple[int, int],
+    into: Rendered,
+    threshold: float = 1.0,
+    scale: int = 4,
+) -> Iterator[Band]:
+    """
+    Render an exit band by band; work is done when the iterator is advanced.
+
+    :param logits: (1, K, h, w) float class scores of a padded image.
+    :param size: (H, W) of the image itself, at most ``scale`` times the logits' size.
+    :param into: arrays of that size that are filled.
+    :param threshold: pixels at or above this confidence count as confident.
+    :param scale: pixels of the padded image for one cell of the logits.
+    :return: an iterator over the bands.
+    """
+    height, width = size
+    for first in range(0, height, ROWS_PER_BAND):
+        last = min(first + ROWS_PER_BAND, height)
+        scores = upsample_rows(logits, scale, first, last)[0, :, :, :width].float()
+        top, ids = scores.max(dim=0)
+        probability = 1.0 / (scores - top).exp_().sum(dim=0)
+        sums = torch.stack([probability.sum(), (probability >= threshold).sum()]).tolist()
+        into.class_ids[first:last] = ids.to(torch.uint8).cpu().numpy()
+        into.confidence[first:last] = (probability * 255.0).round_().to(torch.uint8).cpu().numpy()
+        yield Band(*sums)
+
+
+def render(logits: Tensor, size: tuple[int, int], scale: int = 4) -> tuple[Rendered, float]:
+    """
+    Render an exit in one go.
+
+    :param logits: as in :func:`render_bands`.
+    :return: the rendered exit and the mean confidence of its pixels, 0 to 1.
+    """
+    into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
+    bands = render_bands(logits, size, into, scale=scale)
+    return into, sum(band.confidence_sum for band in bands) / (size[0] * size[1])

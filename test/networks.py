@@ -1,0 +1,58 @@
+"""Small networks for the tests, with statistics as if they had been trained, and images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.network.anytime import EXIT_COUNT, AnytimeNetwork, NetworkConfig
+from adpc_ros.network.exits import Heads
+
+LOGIT_SPREAD = 2.0  # top probabilities from nearly equal to nearly sure, median about 0.6
+
+
+def random_image(height: int, width: int, seed: int = 0) -> Tensor:
+    """Give a (1, 3, H, W) float image of soft blobs, which survive the pooling of the heads."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(1, 3, max(2, height // 8), max(2, width // 8), generator=generator)
+    fine = torch.randn(1, 3, height, width, generator=generator)
+    return 1.5 * functional.interpolate(coarse, (height, width), mode='bilinear') + 0.3 * fine
+
+
+def random_network(
+    seed: int = 0,
+    heads: Heads = Heads.REDESIGNED,
+    adaptivity: Adaptivity | None = None,
+    class_count: int = 11,
+) -> AnytimeNetwork:
+    """Give a tiny network in evaluation mode whose exits disagree and are sometimes sure."""
+    generator = torch.Generator().manual_seed(seed)
+    network = AnytimeNetwork(NetworkConfig('hrnet_tiny', heads, class_count, adaptivity)).eval()
+    for name, value in network.state_dict().items():
+        if name.endswith('Lambda'):
+            value.copy_(0.3 + 2 * torch.rand((), generator=generator))
+        elif name.endswith('running_var'):
+            value.uniform_(0.5, 1.5, generator=generator)
+        elif name.endswith(('running_mean', 'bias')):
+            value.normal_(0, 0.2, generator=generator)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan = module.weight[0].numel()
+            module.weight.data.normal_(0, (2 / fan) ** 0.5, generator=generator)
+    _spread_logits(network, random_image(96, 128, seed + 1000))
+    return network
+
+
+@torch.no_grad()
+def _spread_logits(network: AnytimeNetwork, image: Tensor) -> None:
+    """Let every exit's class scores on an image have mean 0 and a given deviation."""
+    for out in network.exits(image, adaptive=False):
+        last = out.exit_index == EXIT_COUNT
+        head = network.last_layer if last else getattr(network, f'exit{out.exit_index}')
+        classifier = head[-1]
+        centre = out.raw_logits.mean(dim=(0, 2, 3))
+        factor = LOGIT_SPREAD / (out.raw_logits - centre.view(1, -1, 1, 1)).std()
+        classifier.weight.mul_(factor)
+        classifier.bias.sub_(centre).mul_(factor)

@@ -1,0 +1,259 @@
+"""The engine over a real worker thread: what comes out, when it stops, and that it goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from networks import random_network
+
+from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
+from adpc_ros.runtime.engine import Engine, Result
+from adpc_ros.runtime.images import render, to_input
+from adpc_ros.runtime.plan import Done, Plan
+from adpc_ros.runtime.scheduler import Level, Policy, StopReason
+
+SIZE = (50, 70)
+
+
+def picture(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+class GatedPlan(Plan):
+    """A plan that waits before it completes an exit, until the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__(random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3)))
+        self.gates = threading.Semaphore(0)
+        self.fail_at: int | None = None
+
+    def execute(
+        self,
+        image: torch.Tensor,
+        adaptive: bool = True,
+        active_maps: list[ActiveMap] | None = None,
+    ) -> Iterator[Done]:
+        for done in super().execute(image, adaptive, active_maps):
+            while done.logits is not None and not self.gates.acquire(timeout=0.001):
+                yield done._replace(logits=None)  # a small unit of work
+            if done.logits is not None and done.step.exit_index == self.fail_at:
+                raise RuntimeError('the kernel is broken')
+            yield done
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self.threads: list[str] = []
+        self.exits: list[tuple[int, int]] = []
+
+    def on_result(self, result: Result) -> None:
+        self.results.append(result)
+        self.threads.append(threading.current_thread().name)
+
+    def on_exit(self, frame: object, rendered: object) -> None:
+        self.exits.append(rendered[:2])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end_s, 'timed out'
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def gated(recorder: Recorder) -> Iterator[tuple[Engine, GatedPlan]]:
+    plan = GatedPlan()
+    engine = Engine(plan, on_result=recorder.on_result, on_exit=recorder.on_exit)
+    yield engine, plan
+    engine.close()
+
+
+def run_exits(engine: Engine, plan: GatedPlan, frame_id: int, count: int) -> None:
+    """Let the frame complete ``count`` exits."""
+    for index in range(1, count + 1):
+        plan.gates.release()
+        wait_for(
+            lambda index=index: (
+                (latest := engine.latest()) is not None and latest[:2] == (frame_id, index)
+            )
+        )
+
+
+def test_results_equal_the_networks_exits(recorder: Recorder) -> None:
+    network = random_network(2, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
+    rendered = []
+    engine = Engine(
+        Plan(network), on_result=recorder.on_result, on_exit=lambda _, r: rendered.append(r)
+    )
+    for seed, size in enumerate([SIZE, SIZE, (33, 95)]):
+        engine.submit(picture(seed, size), tag=seed)
+        wait_for(lambda seed=seed: len(rendered) == 4 * (seed + 1))
+        with torch.inference_mode():
+            x = to_input(picture(seed, size), network.config, torch.device('cpu'))
+            for out, got in zip(network.exits(x), rendered[-4:]):
+                expected, mean_confidence = render(out.logits, size)
+                same = got.rendered.class_ids == expected.class_ids
+                assert same.mean() > 0.999
+                difference = got.rendered.confidence.astype(int) - expected.confidence
+                assert abs(difference).max() <= 1
+                assert got.mean_confidence == pytest.approx(mean_confidence, abs=1e-3)
+        result = recorder.results[-1]
+        assert (result.frame.tag, result.reason) == (seed, StopReason.FINISHED)
+        assert result.exit is rendered[-1]
+    engine.close()
+    counters = recorder.results[-1].counters
+    assert (counters.received, counters.segmented, counters.dropped) == (3, 3, 0)
+
+
+def test_next_frame_stops_the_running_one_and_starts(gated, recorder) -> None:
+    engine, plan = gated
+    engine.submit(picture(), 'a')
+    run_exits(engine, plan, 1, 2)
+    engine.submit(picture(), 'b')
+    wait_for(lambda: len(recorder.results) == 1)
+    result = recorder.results[0]
+    assert (result.frame.tag, result.reason) == ('a', StopReason.NEXT_FRAME)
+    assert result.exit is not None and result.exit.exit_index == 2
+    assert recorder.threads == ['adpc_worker']  # the image callback must not publish
+    for _ in range(4):
+        plan.gates.release()
+    wait_for(lambda: len(recorder.results) == 2)
+    assert recorder.results[1].frame.tag == 'b'
+
+
+def test_critical_publishes_from_the_callers_thread_before_it_returns(gated, recorder) -> None:
+    engine, plan = gated
+    engine.submit(picture(), 'a')
+    run_exits(engine, plan, 1, 1)
+    engine.urgency(Level.CRITICAL, stamp='now')
+    (result,) = recorder.results
+    assert recorder.threads == [threading.current_thread().name]
+    assert (result.reason, result.decision.urgency_stamp) == (StopReason.URGENT, 'now')
+    assert result.exit is not None and result.exit.exit_index == 1
+
+
+def test_critical_without_an_exit_ends_at_the_first(gated, recorder) -> None:
+    engine, plan = gated
+    engine.submit(picture())
+    engine.urgency(Level.CRITICAL)
+    assert not recorder.results
+    plan.gates.release()
+    wait_for(lambda: len(recorder.results) == 1)
+    assert recorder.results[0].reason is StopReason.URGENT
+    assert recorder.exits == [(1, 1)]
+
+
+def test_only_the_newest_waiting_frame_is_computed(gated, recorder) -> None:
+    engine, plan = gated
+    for tag in range(5):
+        engine.submit(picture(), tag)
+    for _ in range(5):
+        plan.gates.release()
+    wait_for(lambda: len(recorder.results) == 2)
+    assert [r.frame.tag for r in recorder.results] == [0, 4]
+    counters = recorder.results[-1].counters
+    assert (counters.received, counters.segmented, counters.dropped) == (5, 2, 3)
+
+
+def test_a_failure_is_reported_and_the_next_frame_goes_on(gated, recorder) -> None:
+    engine, plan = gated
+    plan.fail_at = 2
+    engine.submit(picture(), 'a')
+    for _ in range(2):
+        plan.gates.release()
+    wait_for(lambda: len(recorder.results) == 1)
+    failed = recorder.results[0]
+    assert (failed.reason, failed.exit) == (StopReason.FAILED, None)
+    assert 'the kernel is broken' in str(failed.error)
+    plan.fail_at = None
+    engine.submit(picture(), 'b')
+    for _ in range(4):
+        plan.gates.release()
+    wait_for(lambda: len(recorder.results) == 2)
+    assert recorder.results[1].reason is StopReason.FINISHED
+    assert recorder.results[1].error is None
+
+
+def test_an_error_in_a_callback_does_not_stop_the_worker(recorder: Recorder) -> None:
+    calls = []
+
+    def broken(*args: object) -> None:
+        calls.append(args)
+        raise RuntimeError('subscriber is gone')
+
+    engine = Engine(Plan(random_network()), on_result=broken, on_exit=broken)
+    for count in (5, 10):
+        engine.submit(picture())
+        wait_for(lambda count=count: len(calls) == count)
+    engine.close()
+
+
+def test_stop_drops_the_frame_and_the_engine_can_be_used_again(gated, recorder) -> None:
+    engine, plan = gated
+    engine.submit(picture())
+    run_exits(engine, plan, 1, 1)
+    engine.stop()
+    engine.submit(picture(), 'b')
+    for _ in range(4):
+        plan.gates.release()
+    wait_for(lambda: len(recorder.results) == 1)
+    assert recorder.results[0].frame.tag == 'b'
+    counters = recorder.results[0].counters
+    assert (counters.received, counters.segmented, counters.dropped) == (2, 1, 1)
+
+
+def test_close_ends_the_worker_in_mid_frame_and_twice_is_fine(recorder: Recorder) -> None:
+    engine = Engine(GatedPlan(), on_result=recorder.on_result)
+    engine.submit(picture())
+    engine.close()
+    engine.close()
+    assert not recorder.results
+    assert engine.counters().dropped == 1
+
+
+def test_many_frames_and_urgencies_from_two_threads_keep_the_books() -> None:
+    recorder = Recorder()
+    engine = Engine(
+        Plan(random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))),
+        Policy(elevated_deadline_s=0.005),
+        recorder.on_result,
+    )
+    done = threading.Event()
+
+    def storm() -> None:
+        rng = np.random.default_rng(1)
+        while not done.is_set():
+            engine.urgency(Level(int(rng.integers(3))), hold_s=float(rng.choice([0.0, 0.002])))
+            time.sleep(float(rng.uniform(0, 0.003)))
+
+    thread = threading.Thread(target=storm)
+    thread.start()
+    rng = np.random.default_rng(2)
+    for i in range(300):
+        engine.submit(picture(0, SIZE), i)
+        time.sleep(float(rng.uniform(0, 0.02)))
+    done.set()
+    thread.join()
+    engine.urgency(Level.ROUTINE)
+
+    def settled() -> bool:
+        counters = engine.counters()
+        return counters.segmented + counters.dropped == 300
+
+    wait_for(settled)
+    engine.close()
+    tags = [r.frame.tag for r in recorder.results]
+    assert tags == sorted(set(tags)) and len(tags) == engine.counters().segmented
+    assert {StopReason.NEXT_FRAME, StopReason.URGENT} <= {r.reason for r in recorder.results}

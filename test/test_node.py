@@ -1,0 +1,379 @@
+"""The node in its own process, over real DDS: the contract that integrators rely on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from graph import Client, NodeProcess
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from networks import random_network
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+from shared import ROOT
+
+from adpc_ros.labels import CAMVID
+from adpc_ros.msg import SegmentationStatus, Urgency
+from adpc_ros.network import checkpoint
+from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+
+SLOW = (320, 416)  # long enough to be preempted by a network that is not tiny
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp('node')
+
+
+@pytest.fixture(scope='module')
+def weights(folder: Path) -> Path:
+    """Tiny random weights; an image takes a few milliseconds."""
+    path = folder / 'tiny.safetensors'
+    network = random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
+    checkpoint.save(path, network, CAMVID, {'licence': 'none'})
+    return path
+
+
+@pytest.fixture(scope='module')
+def slow_weights(folder: Path) -> Path:
+    """Random weights of a real size; an image takes some hundred milliseconds."""
+    path = folder / 'slow.safetensors'
+    torch.manual_seed(0)
+    checkpoint.save(path, AnytimeNetwork(NetworkConfig('hrnet_w18', class_count=11)), CAMVID, {})
+    return path
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client()
+    yield client
+    client.close()
+
+
+def settle(client: Client, received: int) -> SegmentationStatus:
+    """Wait until the last of the frames has its result, and check the books."""
+    client.wait(
+        lambda: (
+            client.statuses
+            and client.statuses[-1].frames_received == received
+            and client.statuses[-1].frames_segmented + client.statuses[-1].frames_dropped
+            == received
+        )
+    )
+    client.wait(lambda: len(client.masks) == len(client.statuses))
+    return client.statuses[-1]
+
+
+def test_every_frame_yields_mask_confidence_and_status_with_its_header(
+    client: Client, weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={weights}') as node:
+        client.connect(node)
+        sent = []
+        sizes = [(96, 128), (96, 128), (50, 70), (97, 33), (96, 128)]  # changes in mid-stream
+        for i, (size, encoding) in enumerate(
+            zip(sizes, ['rgb8', 'bgr8', 'rgba8', 'mono8', 'bgra8'])
+        ):
+            sent.append(client.image(size, encoding))
+            client.wait(lambda i=i: len(client.statuses) == i + 1)
+        client.wait(lambda: len(client.order) == 15)
+        outputs = zip(sent, client.masks, client.confidences, client.statuses)
+        for image, mask, confidence, status in outputs:
+            for output in (mask, confidence):
+                assert output.header == image.header
+                assert (output.height, output.width) == (image.height, image.width)
+                assert (output.encoding, output.step) == ('mono8', image.width)
+                assert len(output.data) == image.height * image.width
+            assert max(mask.data) < CAMVID.count
+            assert len(set(confidence.data)) > 1
+            assert status.header == image.header
+            assert status.stop_reason == SegmentationStatus.FINISHED
+            assert (status.exit_index, status.exit_count) == (4, 4)
+            assert 0 < status.mean_confidence <= 1 and 0 <= status.confident_share <= 1
+            assert status.gimac > 0
+            assert status.latency.nanosec > status.compute_time.nanosec > 0
+            assert status.network.startswith('tiny@')
+        last = client.statuses[-1]
+        assert (last.frames_received, last.frames_segmented, last.frames_dropped) == (5, 5, 0)
+        assert 'none' in node.log(), 'the licence of the weights is logged'
+
+
+def test_a_camera_faster_than_the_last_exit_preempts(
+    client: Client, slow_weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={slow_weights}') as node:
+        client.connect(node)
+        for _ in range(30):
+            client.image(SLOW)
+            client.spin(0.1)
+        last = settle(client, 30)
+        reasons = [s.stop_reason for s in client.statuses]
+        assert reasons.count(SegmentationStatus.NEXT_FRAME) >= 3
+        assert last.frames_segmented == len(client.statuses) == len(client.masks)
+        stamps = [(s.header.stamp.sec, s.header.stamp.nanosec) for s in client.statuses]
+        assert stamps == sorted(set(stamps)), 'in frame order, one for each'
+        assert [m.header for m in client.masks] == [s.header for s in client.statuses]
+        preempted = [s for s in client.statuses if s.stop_reason == SegmentationStatus.NEXT_FRAME]
+        assert all(1 <= s.exit_index < 4 for s in preempted)
+        assert all(s.preempt_time.sec == 0 and s.preempt_time.nanosec > 0 for s in preempted)
+
+
+def test_a_camera_faster_than_the_first_exit_still_gets_masks(
+    client: Client, slow_weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={slow_weights}') as node:
+        client.connect(node)
+        for _ in range(150):
+            client.image(SLOW)
+            client.spin(0.01)
+        last = settle(client, 150)
+        assert last.frames_segmented >= 5
+        assert last.frames_dropped >= 20
+        assert all(s.exit_index >= 1 for s in client.statuses)
+
+
+def test_critical_urgency_preempts_once_and_then_limits(
+    client: Client, slow_weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={slow_weights}') as node:
+        client.connect(node)
+        client.image(SLOW)
+        client.wait(lambda: len(client.statuses) == 1)
+        compute = client.statuses[0].compute_time
+        whole_s = compute.sec + compute.nanosec / 1e9
+        client.image(SLOW)
+        client.spin(0.6 * whole_s)
+        stamp = client.urgency(Urgency.CRITICAL)
+        client.wait(lambda: len(client.statuses) == 2)
+        urgent = client.statuses[1]
+        assert urgent.stop_reason == SegmentationStatus.URGENT
+        assert urgent.urgency == Urgency.CRITICAL
+        assert urgent.urgency_stamp == stamp
+        assert 1 <= urgent.exit_index < 4
+        client.urgency(Urgency.CRITICAL)  # a heartbeat
+        for count in (3, 4):
+            client.image(SLOW)
+            client.wait(lambda count=count: len(client.statuses) == count)
+            limited = client.statuses[-1]
+            assert limited.stop_reason == SegmentationStatus.EXIT_LIMIT
+            assert limited.exit_index == 1
+            assert limited.urgency_stamp.sec == 0
+        client.urgency(Urgency.ROUTINE)
+        client.spin(0.2)
+        client.image(SLOW)
+        client.wait(lambda: len(client.statuses) == 5)
+        assert client.statuses[-1].stop_reason == SegmentationStatus.FINISHED
+
+
+def test_elevated_urgency_sets_a_deadline_that_is_kept(
+    client: Client, slow_weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={slow_weights}') as node:
+        client.connect(node)
+        for count in (1, 2):
+            client.image(SLOW)
+            client.wait(lambda count=count: len(client.statuses) == count)
+        compute = client.statuses[-1].compute_time
+        client.urgency(Urgency.ELEVATED, deadline_s=0.6 * (compute.sec + compute.nanosec / 1e9))
+        client.spin(0.2)
+        client.image(SLOW)
+        client.wait(lambda: len(client.statuses) == 3)
+        assert client.statuses[-1].stop_reason == SegmentationStatus.DEADLINE
+        assert 1 <= client.statuses[-1].exit_index < 4
+        client.urgency(Urgency.ELEVATED, deadline_s=1e-6)
+        client.spin(0.2)
+        client.image(SLOW)
+        client.wait(lambda: len(client.statuses) == 4)
+        assert client.statuses[-1].deadline_missed
+        assert client.statuses[-1].exit_index == 1
+
+
+def test_garbage_is_dropped_counted_and_warned_of_once(
+    client: Client, weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={weights}') as node:
+        client.connect(node)
+        garbage = (
+            {'encoding': 'bayer_rggb8'},
+            {'encoding': ''},
+            {'height': 0},
+            {'width': 0},
+            {'step': 7},
+            {'data': b'\0' * 100},
+            {'data': b''},
+        )
+        for fields in garbage * 2:
+            client.image(**fields)
+            client.spin(0.02)
+        client.urgency(77)
+        client.urgency(Urgency.CRITICAL, deadline_s=-3.0)
+        client.spin(0.2)
+        client.image()
+        last = settle(client, 15)
+        assert (last.frames_segmented, last.frames_dropped) == (1, 14)
+        assert last.stop_reason == SegmentationStatus.FINISHED, 'no level that does not exist'
+        log = node.log()
+        assert (
+            log.count("expected an encoding of rgb8, bgr8, rgba8, bgra8, mono8, got 'bayer") == 1
+        )
+        assert log.count('expected an image with pixels') == 1
+        assert log.count('expected step >= 384') == 1
+        assert log.count('expected 36864 bytes (height x step)') == 1
+        assert log.count('expected level 0 ROUTINE, 1 ELEVATED, 2 CRITICAL, got 77') == 1
+        assert log.count('expected deadline and hold >= 0') == 1
+        assert 'Traceback' not in log
+        assert node.stop() == 0
+
+
+FAILS_ONCE = """
+import sys
+from adpc_ros.ros import node
+from adpc_ros.runtime.plan import Plan
+execute, calls = Plan.execute, []
+def broken(self, *arguments):
+    calls.append(1)
+    for done in execute(self, *arguments):
+        if len(calls) == 3:  # the first is the warm-up
+            raise RuntimeError('out of everything')
+        yield done
+Plan.execute = broken
+sys.exit(node.main())
+"""
+
+
+def test_a_worker_failure_gives_a_status_and_the_next_frame_goes_on(
+    client: Client, weights: Path, folder: Path
+) -> None:
+    command = [sys.executable, '-c', FAILS_ONCE]
+    with NodeProcess(folder, f'weights:={weights}', command=command) as node:
+        client.connect(node)
+        for count in (1, 2, 3):
+            sent = client.image()
+            client.wait(lambda count=count: len(client.statuses) == count)
+            if count == 2:
+                failed, header = client.statuses[-1], sent.header
+        client.spin(0.2)
+        assert failed.stop_reason == SegmentationStatus.FAILED
+        assert (failed.header, failed.exit_index) == (header, 0)
+        assert len(client.masks) == len(client.confidences) == 2
+        last = client.statuses[-1]
+        assert (last.frames_segmented, last.frames_dropped) == (2, 1)
+        assert 'out of everything' in node.log()
+
+
+def test_stamps_that_go_backwards_or_come_from_another_clock_are_processed(
+    client: Client, weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={weights}') as node:
+        client.connect(node)
+        for i, second in enumerate((100, 101, 100, 0)):
+            image = Image().header
+            image.stamp.sec = second
+            client.image(header=image)
+            client.wait(lambda i=i: len(client.statuses) == i + 1)
+        assert [s.header.stamp.sec for s in client.statuses] == [100, 101, 100, 0]
+        assert node.log().count('is use_sim_time missing?') == 1
+
+
+@pytest.mark.parametrize('with_signal', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_node_cleanly_in_mid_frame(
+    client: Client, slow_weights: Path, folder: Path, with_signal: int
+) -> None:
+    with NodeProcess(folder, f'weights:={slow_weights}') as node:
+        client.connect(node)
+        client.image(SLOW)
+        client.spin(0.1)
+        started_s = time.monotonic()
+        assert node.stop(with_signal) == 0
+        assert time.monotonic() - started_s < 5
+        assert 'Traceback' not in node.log()
+
+
+@pytest.mark.parametrize(
+    'fault, message',
+    [
+        ('missing', 'weights not found'),
+        ('corrupt', 'expected a safetensors file'),
+        ('device', 'CUDA is not available'),
+        ('exits', 'expected min_exit <= max_exit'),
+    ],
+)
+def test_what_is_wrong_at_the_start_is_said_and_ends_the_node(
+    weights: Path, folder: Path, fault: str, message: str
+) -> None:
+    if fault == 'device' and torch.cuda.is_available():
+        pytest.skip('there is a CUDA device')
+    path = weights
+    if fault == 'missing':
+        path = folder / 'nowhere.safetensors'
+    elif fault == 'corrupt':
+        path = folder / 'corrupt.safetensors'
+        path.write_bytes(weights.read_bytes()[:1000])
+    extra = {'device': ['device:=cuda'], 'exits': ['min_exit:=3', 'max_exit:=2']}.get(fault, [])
+    with NodeProcess(folder, f'weights:={path}', *extra) as node:
+        assert node.process.wait(60) == 1
+        assert message in node.log()
+        assert 'Traceback' not in node.log()
+
+
+def test_the_node_is_managed(client: Client, weights: Path, folder: Path) -> None:
+    with NodeProcess(folder, f'weights:={weights}', 'autostart:=false') as node:
+        get = client.node.create_client(GetState, '/adpc/get_state')
+        change = client.node.create_client(ChangeState, '/adpc/change_state')
+        set_ = client.node.create_client(SetParameters, '/adpc/set_parameters')
+        client.wait(lambda: all(c.service_is_ready() for c in (get, change, set_)), 60)
+
+        def call(service, request):
+            future = service.call_async(request)
+            client.wait(future.done, 60)
+            return future.result()
+
+        def transition(transition_id: int) -> int:
+            request = ChangeState.Request(transition=Transition(id=transition_id))
+            assert call(change, request).success
+            return call(get, GetState.Request()).current_state.id
+
+        def set_parameter(name: str, value: object):
+            parameter = Parameter(name, value=value).to_parameter_msg()
+            assert parameter.value.type != ParameterType.PARAMETER_NOT_SET
+            return call(set_, SetParameters.Request(parameters=[parameter])).results[0]
+
+        assert call(get, GetState.Request()).current_state.id == State.PRIMARY_STATE_UNCONFIGURED
+        assert set_parameter('max_exit', 3).successful
+        assert not set_parameter('max_exit', 9).successful
+        for cycle in (1, 2):
+            assert transition(Transition.TRANSITION_CONFIGURE) == State.PRIMARY_STATE_INACTIVE
+            refused = set_parameter('max_exit', 2)
+            assert not refused.successful and 'clean up first' in refused.reason
+            assert transition(Transition.TRANSITION_ACTIVATE) == State.PRIMARY_STATE_ACTIVE
+            client.connect(node)
+            client.image()
+            client.wait(lambda cycle=cycle: len(client.statuses) == cycle)
+            assert client.statuses[-1].stop_reason == SegmentationStatus.EXIT_LIMIT
+            assert client.statuses[-1].exit_index == 3
+            assert transition(Transition.TRANSITION_DEACTIVATE) == State.PRIMARY_STATE_INACTIVE
+            client.image()
+            client.spin(0.2)
+            assert len(client.statuses) == cycle
+            assert transition(Transition.TRANSITION_CLEANUP) == State.PRIMARY_STATE_UNCONFIGURED
+        assert node.stop() == 0
+        assert 'Traceback' not in node.log()
+
+
+def test_the_parameter_file_states_the_defaults() -> None:
+    import dataclasses
+
+    from adpc_ros.ros.parameters import Parameters
+
+    document = yaml.safe_load((ROOT / 'config' / 'adpc.param.yaml').read_text())
+    assert document['/**']['ros__parameters'] == dataclasses.asdict(Parameters())
