@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from graph import Client, NodeProcess
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -19,7 +18,6 @@ from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
-from shared import ROOT
 
 from adpc_ros.labels import CAMVID
 from adpc_ros.msg import SegmentationStatus, Urgency
@@ -368,12 +366,3 @@ def test_the_node_is_managed(client: Client, weights: Path, folder: Path) -> Non
             assert transition(Transition.TRANSITION_CLEANUP) == State.PRIMARY_STATE_UNCONFIGURED
         assert node.stop() == 0
         assert 'Traceback' not in node.log()
-
-
-def test_the_parameter_file_states_the_defaults() -> None:
-    import dataclasses
-
-    from adpc_ros.ros.parameters import Parameters
-
-    document = yaml.safe_load((ROOT / 'config' / 'adpc.param.yaml').read_text())
-    assert document['/**']['ros__parameters'] == dataclasses.asdict(Parameters())

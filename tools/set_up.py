@@ -131,8 +131,9 @@ def build(environment: dict) -> None:
     digest = hashlib.sha256()
     for path in sources:
         digest.update(f'{path.relative_to(ROOT)}\n'.encode() + path.read_bytes())
-    for folder in ('config', 'launch', 'weights'):  # linked one by one: the names count
-        digest.update('\n'.join(sorted(os.listdir(ROOT / folder))).encode())
+    for folder in ('adpc_ros', 'config', 'launch', 'weights'):  # linked one by one: names count
+        names = (path for path in (ROOT / folder).rglob('*') if '__pycache__' not in path.parts)
+        digest.update('\n'.join(sorted(str(path.relative_to(ROOT)) for path in names)).encode())
     if BUILT.exists() and BUILT.read_text() == digest.hexdigest():
         return
     BUILT.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,15 @@ def _read(path: Path, mode: str) -> NDArray[np.uint8]:
             return np.array(image if mode == 'L' and image.mode == 'P' else image.convert(mode))
     except (OSError, UnidentifiedImageError) as error:
         raise ValueError(f'cannot read {path}: expected an image ({error})') from error
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """
+    Read an image as (H, W, 3) uint8 RGB.
+
+    :raises ValueError: if it is missing or broken.
+    """
+    return _read(Path(path), 'RGB')
 
 
 class CamVid:
@@ -55,6 +65,10 @@ class CamVid:
     def __len__(self) -> int:
         """Give the number of images."""
         return len(self.images)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Read one after the other."""
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:
         """

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.network.macs import GI, ConvCost, count_maps, exit_costs
+from adpc_ros.network.macs import GI
 from adpc_ros.runtime.images import render, to_input
+from adpc_ros.runtime.plan import Plan
 
 
 class Evaluation(NamedTuple):
@@ -48,29 +49,23 @@ def evaluate(
     :param samples: pairs of (H, W, 3) uint8 RGB image and (H, W) uint8 label, any sizes.
     :raises ValueError: if there are no samples.
     """
-    device = next(network.parameters()).device
-    confusions = [Confusion(network.config.class_count) for _ in range(network.config.exit_count)]
-    shares: list[list[float]] = []
+    plan = Plan(network, next(network.parameters()).device)
+    confusions = [Confusion(network.config.class_count) for _ in range(plan.exit_count)]
+    masked: list[list[float]] = []
     macs: list[list[int]] = []
-    costs: dict[tuple[int, int], list[list[ConvCost]]] = {}
     with torch.inference_mode():
         for image, label in tqdm(samples, 'evaluate', disable=not progress):
-            frame_shares = []
-            maps = []
-            x = to_input(image, network.config, device)
-            for out, confusion in zip(network.exits(x, adaptive), confusions):
-                rendered, _ = render(out.logits, label.shape)
+            steps = plan.execute(to_input(image, plan.config, plan.device), adaptive)
+            exits = [done for done in steps if done.logits is not None]
+            for done, confusion in zip(exits, confusions):
+                assert done.logits is not None
+                rendered, _ = render(done.logits, label.shape)
                 confusion.add(label, rendered.class_ids)
-                maps.append(out.active)
-                if out.next_active is not None:
-                    size = (out.logits.shape[2], out.logits.shape[3])
-                    frame_shares.append(1 - out.next_active.share(size))
-            shares.append(frame_shares)
-            padded = (x.shape[2], x.shape[3])
-            if padded not in costs:
-                costs[padded] = exit_costs(network.config, padded)
-            macs.append(count_maps(costs[padded], maps))
+            masked.append([1 - done.active_share for done in exits[:-1]])
+            macs.append([done.macs for done in exits])
     if not macs:
         raise ValueError('nothing to evaluate: expected at least one image')
     gimac = np.mean(macs, axis=0) / GI
-    return Evaluation(confusions, np.mean(shares, axis=0).tolist(), gimac.tolist())
+    has_masks = adaptive and plan.config.adaptivity is not None
+    masked_share = np.mean(masked, axis=0).tolist() if has_masks else []
+    return Evaluation(confusions, masked_share, gimac.tolist())

@@ -64,6 +64,7 @@ class TrainConfig:
     :param initial: weights to start from; empty for random ones.
     :param evaluate_every: epochs between validations.
     :param seed: of everything random.
+    :raises ValueError: if a value is outside its range.
     """
 
     network: dict[str, Any]
@@ -84,24 +85,48 @@ class TrainConfig:
     evaluate_every: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.evaluate_every < 1:
+            raise ValueError(
+                'expected epochs, batch_size and evaluate_every of 1 or more, got '
+                f'{self.epochs}, {self.batch_size} and {self.evaluate_every}'
+            )
+        if len(self.crop) != 2 or any(edge < 32 or edge % 32 for edge in self.crop):
+            raise ValueError(f'expected a crop (H, W) of multiples of 32, got {self.crop}')
+        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
+            raise ValueError(f'expected scales (low, high), both positive, got {self.scales}')
+        if not (0 <= self.synthetic_share <= 1 and 0 <= self.colour <= 1):
+            raise ValueError(
+                'expected synthetic_share and colour in [0, 1], got '
+                f'{self.synthetic_share} and {self.colour}'
+            )
+
 
 def read_config(path: str | Path) -> TrainConfig:
     """
     Read a recipe from YAML.
 
-    :raises ValueError: for unknown or missing keys.
+    :raises ValueError: if it is not YAML, for unknown or missing keys and for values out of range.
     """
-    values = yaml.safe_load(Path(path).read_text())
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path}: expected YAML ({error})') from error
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
-    if not isinstance(values, dict) or (unknown := values.keys() - fields.keys()):
+    if not isinstance(values, dict):
+        raise ValueError(f'{path}: expected keys and values, got {type(values).__name__}')
+    if unknown := values.keys() - fields.keys():
         raise ValueError(f'{path}: unknown keys {sorted(unknown)}: expected {sorted(fields)}')
     required = {k for k, f in fields.items() if f.default is dataclasses.MISSING}
     if missing := required - values.keys():
         raise ValueError(f'{path}: missing keys {sorted(missing)}')
-    for key in ('crop', 'scales'):
-        if key in values:
-            values[key] = tuple(values[key])
-    return TrainConfig(**values)
+    try:
+        for key in ('crop', 'scales'):
+            if key in values:
+                values[key] = tuple(values[key])
+        return TrainConfig(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{path}: {error}') from error
 
 
 def class_weights(samples: Samples, classes: ClassSet, balance: float) -> list[float] | None:
@@ -164,6 +189,11 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     samples, validation = CamVid(config.data), CamVid(config.validation)
+    if len(samples) < config.batch_size:
+        raise ValueError(
+            f'{config.data}: expected images for a batch of {config.batch_size}, '
+            f'got {len(samples)}'
+        )
     torch.manual_seed(config.seed)
     network = AnytimeNetwork(
         checkpoint.config_from_dict({**config.network, 'class_count': samples.classes.count})

@@ -114,7 +114,7 @@ class AnytimeNetwork(HRNet):
             setattr(self, f'exit{index}', head)
         self.last_layer = plain_head(channels[3], classes, window)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.normal_(module.weight, std=0.001)
 
     def exits(

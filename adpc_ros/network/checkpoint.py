@@ -32,8 +32,8 @@ class Checkpoint(NamedTuple):
     """
     A network as read from a file.
 
-    ``classes`` names its outputs, ``identity`` is the file's stem and the first digits of its
-    SHA-256, ``info`` says where the weights come from (data, result, licence).
+    ``classes`` names its outputs, ``identity`` is the file's stem and the first digits of the
+    content's SHA-256, ``info`` says where the weights come from (data, result, licence).
     """
 
     network: AnytimeNetwork
@@ -130,8 +130,16 @@ def load(path: str | Path) -> Checkpoint:
         )
     network = AnytimeNetwork(config)
     _load_exactly(network, tensors, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    return Checkpoint(network.eval(), classes, f'{path.stem}@{digest}', info)
+    identity = f'{path.stem}@{_digest(metadata["network"], tensors)}'
+    return Checkpoint(network.eval(), classes, identity, info)
+
+
+def _digest(config: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    # of the content: safetensors writes the same metadata in varying order
+    digest = hashlib.sha256(config.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _load_exactly(

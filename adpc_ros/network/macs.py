@@ -8,6 +8,7 @@ Source: arXiv:2104.00749, tables 1 to 4; masked convolutions as in the released 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ PAPER_GIMAC: dict[tuple[str, Heads, bool], tuple[float, ...]] = {
     ('hrnet_w18_small_v2', Heads.REDESIGNED, False): (23.69, 34.74, 49.87, 73.23),
 }
 PAPER_SIZE = (1024, 2048)
+PAPER_CLASSES = 19
 PAPER_MASKED = (0.193, 0.384, 0.630)  # mean masked share of pixels at exits 1, 2, 3
 
 
@@ -67,21 +69,24 @@ def exit_costs(config: NetworkConfig, size: tuple[int, int]) -> list[list[ConvCo
     :param size: (H, W) of the image in pixels.
     :return: for each exit, its convolutions in order of execution.
     """
+    window = config.adaptivity.window**2 if config.adaptivity else 0
     with torch.device('meta'):
-        meta = AnytimeNetwork(config)
+        meta = AnytimeNetwork(dataclasses.replace(config, adaptivity=None)).eval()
     costs: list[ConvCost] = []
 
     def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, MaskedConv2d)
-        window = module.square_dis.numel() if hasattr(module, 'square_dis') else 0
         size = (output.shape[2], output.shape[3])
         costs.append(conv_macs(module.weight.numel(), module.out_channels * window, size))
 
-    for module in meta.modules():
+    for module in list(meta.modules()):
         if isinstance(module, MaskedConv2d):
             module.register_forward_hook(record)
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):  # half of the time, and changes no shape
+                setattr(module, name, nn.Identity())
     per_exit = []
-    for _ in meta.eval().exits(torch.empty(1, 3, *size, device='meta'), adaptive=False):
+    for _ in meta.exits(torch.empty(1, 3, *size, device='meta')):
         per_exit.append(list(costs))
         costs.clear()
     return per_exit
@@ -113,19 +118,29 @@ def count_shares(
 
     :param masked: shares in [0, 1] masked at exits 1, 2 and 3; None counts without masks.
     :return: cumulative multiply-accumulates of each exit.
-    :raises ValueError: if ``masked`` is not three shares or the heads have no early exits.
+    :raises ValueError: if ``masked`` is not three shares or the network has no adaptivity.
     """
     if masked is not None and (len(masked) != 3 or not all(0 <= m <= 1 for m in masked)):
         raise ValueError(f'expected 3 masked shares in [0, 1], got {tuple(masked)}')
-    if masked is not None and config.heads is Heads.NONE:
-        raise ValueError('masks need early exits: heads is none')
+    if masked is not None and config.adaptivity is None:
+        raise ValueError('masks need a network with adaptivity: it is None')
     shares = (1.0, *(1.0 - m for m in masked)) if masked is not None else (1.0,) * 4
     return count(exit_costs(config, size), lambda index, _: shares[index - 1])
 
 
-def count_maps(
-    costs: Sequence[Sequence[ConvCost]], maps: Sequence[ActiveMap | None]
-) -> list[int]:
+class FrameCost(NamedTuple):
+    """
+    What one image costs.
+
+    ``macs`` are cumulative multiply-accumulates of each exit; ``active_shares`` (0 to 1) are what
+    each exit computed of the positions at its own resolution.
+    """
+
+    macs: list[int]
+    active_shares: list[float]
+
+
+def count_maps(costs: Sequence[Sequence[ConvCost]], maps: Sequence[ActiveMap | None]) -> list[int]:
     """
     Count exactly what one image costs, from the active maps that ruled it.
 
@@ -141,13 +156,18 @@ def count_maps(
     return count(costs, share)
 
 
-def count_frame(network: AnytimeNetwork, image: Tensor, adaptive: bool = True) -> list[int]:
+def count_frame(network: AnytimeNetwork, image: Tensor, adaptive: bool = True) -> FrameCost:
     """
     Count exactly what one image costs, from the masks that it gets.
 
     :param image: (1, 3, H, W) float, normalised.
-    :return: cumulative multiply-accumulates of each exit.
+    :return: counts and active shares of each exit.
     """
+    maps, shares = [], []
     with torch.inference_mode():
-        maps = [out.active for out in network.exits(image, adaptive)]
-    return count_maps(exit_costs(network.config, (image.shape[2], image.shape[3])), maps)
+        for out in network.exits(image, adaptive):
+            maps.append(out.active)
+            size = (out.logits.shape[2], out.logits.shape[3])
+            shares.append(1.0 if out.active is None else out.active.share(size))
+    costs = exit_costs(network.config, (image.shape[2], image.shape[3]))
+    return FrameCost(count_maps(costs, maps), shares)

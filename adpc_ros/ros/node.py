@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
 
 # Waiting compute threads must not take the core that a message needs; read when torch is loaded.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
@@ -20,6 +19,7 @@ import rclpy
 import torch
 from builtin_interfaces.msg import Duration, Time
 from rcl_interfaces.msg import SetParametersResult
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, Publisher, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -32,22 +32,12 @@ from adpc_ros.msg import SegmentationStatus, Urgency
 from adpc_ros.network.checkpoint import Checkpoint, load
 from adpc_ros.ros import parameters
 from adpc_ros.ros.conversions import InvalidImage, array_to_image, image_to_rgb
-from adpc_ros.runtime.engine import Engine, Result
+from adpc_ros.ros.weights import packaged_weights
+from adpc_ros.runtime.engine import Engine, Frame, RenderedExit, Result
 from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.scheduler import Level, Publish
 
-PACKAGED_WEIGHTS = 'weights/hrnet_w18_small_v2_camvid.safetensors'
 FAR_OFF_S = 10.0  # a stamp this far from the clock was made by another clock
-
-
-def packaged_weights() -> Path:
-    """Give the demonstration weights: in the source tree, else in the installed package."""
-    in_source = Path(__file__).resolve().parents[2] / PACKAGED_WEIGHTS
-    if in_source.exists():
-        return in_source
-    from ament_index_python.packages import get_package_share_directory
-
-    return Path(get_package_share_directory('adpc_ros')) / PACKAGED_WEIGHTS
 
 
 class SegmentationNode(LifecycleNode):
@@ -77,7 +67,11 @@ class SegmentationNode(LifecycleNode):
             torch.set_num_threads(values.threads or os.cpu_count() or 1)
             plan = Plan(self._checkpoint.network.to(device), device)
             self._engine = Engine(
-                plan, values.policy(plan.exit_count), self._publish, adaptive=values.adaptive
+                plan,
+                values.policy(plan.exit_count),
+                self._publish,
+                self._publish_progress,
+                values.adaptive,
             )
             self._engine.warm_up((values.warmup_height, values.warmup_width))
         except (ValueError, RuntimeError) as error:
@@ -90,7 +84,20 @@ class SegmentationNode(LifecycleNode):
         self._status = self.create_lifecycle_publisher(
             SegmentationStatus, '~/output/status', QoSProfile(depth=10)
         )
-        self._publishers_of_results = [self._mask, self._confidence, self._status]
+        best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._progress_mask = self.create_lifecycle_publisher(
+            Image, '~/progress/mask', best_effort
+        )
+        self._progress_confidence = self.create_lifecycle_publisher(
+            Image, '~/progress/confidence', best_effort
+        )
+        self._publishers_of_results = [
+            self._mask,
+            self._confidence,
+            self._status,
+            self._progress_mask,
+            self._progress_confidence,
+        ]
         licence = self._checkpoint.info.get('licence')
         self.get_logger().info(
             f'{self._checkpoint.identity}: {self._checkpoint.classes.name} classes, '
@@ -213,6 +220,15 @@ class SegmentationNode(LifecycleNode):
             self.get_logger().error(f'frame failed: {result.error}')
         self._status.publish(self._status_of(result))
 
+    def _publish_progress(self, frame: Frame, done: RenderedExit) -> None:
+        """Publish an exit as it completes, to whoever has subscribed."""
+        for publisher, values in (
+            (self._progress_mask, done.rendered.class_ids),
+            (self._progress_confidence, done.rendered.confidence),
+        ):
+            if _is_heard(publisher):
+                publisher.publish(array_to_image(values, frame.tag))
+
     def _status_of(self, result: Result) -> SegmentationStatus:
         assert self._checkpoint is not None
         now_s = time.monotonic()
@@ -244,6 +260,13 @@ class SegmentationNode(LifecycleNode):
         if kind not in self._warned:
             self._warned.add(kind)
             self.get_logger().warning(f'{text} (said once)')
+
+
+def _is_heard(publisher: Publisher) -> bool:
+    try:
+        return bool(publisher.get_subscription_count())
+    except RCLError:  # interrupted in mid-frame: publish itself bears that, this does not
+        return False
 
 
 def _seconds(duration: Duration) -> float:

@@ -58,7 +58,8 @@ def to_input(image: NDArray[np.uint8], config: NetworkConfig, device: torch.devi
         raise ValueError(f'expected an (H, W, 3) uint8 RGB image, got {image.shape} {image.dtype}')
     height, width = image.shape[:2]
     padded_height, padded_width = padded_size((height, width))
-    source = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    writable = np.require(image, requirements=('C', 'W'))  # else torch warns
+    source = torch.from_numpy(writable).to(device)
     x = torch.zeros((1, 3, padded_height, padded_width), device=device).contiguous(
         memory_format=torch.channels_last
     )

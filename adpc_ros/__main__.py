@@ -1,0 +1,40 @@
+"""Command line: ``python -m adpc_ros COMMAND``. A command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from adpc_ros.commands import evaluate, macs, train
+
+COMMANDS = (macs, train, evaluate)
+USER_ERROR = 2  # exit status, as argparse's
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run a command.
+
+    :param arguments: without the program's name; those of the process if None.
+    :return: exit status: 0, or 2 if the input was at fault (one line on stderr says how).
+    """
+    parser = argparse.ArgumentParser('adpc_ros', description='Anytime semantic segmentation.')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND', dest='command')
+    for command in COMMANDS:
+        command.add(commands)
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:  # a CheckpointError is a ValueError
+        print(f'adpc_ros: {error}', file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print('adpc_ros: interrupted', file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Camera frames from a rosbag2 recording, without ROS."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from adpc_ros.frame import DriveFrame
+from adpc_ros.labels import ClassSet
+
+if TYPE_CHECKING:
+    from rosbags.highlevel import AnyReader
+    from rosbags.interfaces import Connection
+
+_LOG = logging.getLogger(__name__)
+
+_RAW_TYPE = 'sensor_msgs/msg/Image'
+_COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+
+#: Encoding of a sensor_msgs/Image -> the places of red, green and blue, and bytes for each pixel.
+_ENCODINGS: dict[str, tuple[tuple[int, int, int], int]] = {
+    'rgb8': ((0, 1, 2), 3),
+    'bgr8': ((2, 1, 0), 3),
+    'rgba8': ((0, 1, 2), 4),
+    'bgra8': ((2, 1, 0), 4),
+    'mono8': ((0, 0, 0), 1),
+}
+
+
+class BagDrive:
+    """
+    One image topic of a rosbag2 recording (mcap or sqlite3), read without ROS.
+
+    Understands sensor_msgs/Image in rgb8, bgr8, rgba8, bgra8 and mono8, and CompressedImage. With
+    no topic given it takes colour before grey before what it cannot read, then the first by name,
+    and logs the choice if there was one.
+
+    :param path: the recording's folder, or a single .mcap or .db3 file.
+    :param topic: name of the topic, or None.
+    :raises FileNotFoundError: if there is nothing at ``path``.
+    :raises ImportError: if the package ``rosbags`` is missing.
+    :raises ValueError: if the bag cannot be read, has no such topic, or no image on it; while
+        iterating, if a message is no image of the kinds above.
+    """
+
+    def __init__(self, path: str | Path, topic: str | None = None) -> None:
+        """Choose the topic and take its rate from its first messages."""
+        self._path = Path(path)
+        if not self._path.exists():
+            raise FileNotFoundError(
+                f'expected a bag (folder, .mcap or .db3 file) at {self._path}, found nothing'
+            )
+        with self._reader() as reader:
+            self.topic = self._choose(reader, topic)
+            connections = [c for c in reader.connections if c.topic == self.topic]
+            self._count = sum(connection.msgcount for connection in connections)
+            stamps = []
+            for _, stamp_ns, _ in reader.messages(connections):
+                stamps.append(stamp_ns)
+                if len(stamps) == 60:
+                    break
+        if not stamps:
+            raise ValueError(f'{self._path}: expected images on {self.topic}, found no message')
+        interval_ns = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
+        self.name = f'{self._path}:{self.topic}'
+        self.rate_hz = 1e9 / interval_ns if interval_ns > 0 else 15.0
+        self.classes: ClassSet | None = None
+
+    def __len__(self) -> int:
+        """Count the messages on the topic."""
+        return self._count
+
+    def __iter__(self) -> Iterator[DriveFrame]:
+        """Read the messages one after the other, in order of recording."""
+        with self._reader() as reader:
+            connections = [c for c in reader.connections if c.topic == self.topic]
+            for connection, stamp_ns, data in reader.messages(connections):
+                try:
+                    message = reader.deserialize(data, connection.msgtype)
+                    image = _decode_message(message, connection.msgtype)
+                except Exception as error:
+                    raise ValueError(
+                        f'{self.name}: message recorded at {stamp_ns} ns: {error}'
+                    ) from error
+                yield DriveFrame(stamp_ns, image, None)
+
+    @contextmanager
+    def _reader(self) -> Iterator[AnyReader]:
+        try:
+            from rosbags.highlevel import AnyReader
+            from rosbags.typesys import Stores, get_typestore
+        except ImportError as error:
+            raise ImportError(
+                f'reading {self._path} needs the package rosbags: pip install rosbags'
+            ) from error
+        store = get_typestore(Stores.ROS2_HUMBLE)
+        try:
+            reader = AnyReader([self._path], default_typestore=store)
+            reader.open()
+        except Exception as error:  # each storage raises its own kinds for a broken file
+            raise ValueError(
+                f'{self._path}: expected a rosbag2 recording (folder with metadata.yaml, .mcap '
+                f'or .db3 file): {error}'
+            ) from error
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def _choose(self, reader: AnyReader, topic: str | None) -> str:
+        images = [c for c in reader.connections if c.msgtype in (_RAW_TYPE, _COMPRESSED_TYPE)]
+        names = sorted({connection.topic for connection in images})
+        known = ', '.join(names) if names else 'none'
+        if topic is not None:
+            if topic in names:
+                return topic
+            types = sorted({c.msgtype for c in reader.connections if c.topic == topic})
+            found = f'is {", ".join(types)}' if types else 'is not in the bag'
+            raise ValueError(f'{self._path}: topic {topic} {found}; image topics: {known}')
+        if not names:
+            others = ', '.join(sorted({c.topic for c in reader.connections})) or 'none'
+            raise ValueError(f'{self._path}: expected an image topic; topics: {others}')
+        if len(names) == 1:
+            return names[0]
+        chosen = min(images, key=lambda c: (_rank(reader, c), c.topic)).topic
+        _LOG.warning('%s: taking topic %s of: %s', self._path, chosen, known)
+        return chosen
+
+
+def decode_raw(
+    data: NDArray[np.uint8] | bytes, encoding: str, height: int, width: int, step: int
+) -> NDArray[np.uint8]:
+    """
+    Turn the bytes of a sensor_msgs/Image into RGB.
+
+    :param data: bytes of the image, ``step`` for each row.
+    :param encoding: rgb8, bgr8, rgba8, bgra8 or mono8.
+    :param step: bytes from the start of a row to the start of the next.
+    :return: (H, W, 3) uint8 RGB.
+    :raises ValueError: if the encoding is another, or size, step and bytes do not fit.
+    """
+    if encoding not in _ENCODINGS:
+        raise ValueError(f'encoding {encoding!r}; expected one of {", ".join(_ENCODINGS)}')
+    order, size = _ENCODINGS[encoding]
+    flat = np.frombuffer(data, np.uint8)
+    if height < 1 or width < 1 or step < width * size or len(flat) < height * step:
+        raise ValueError(
+            f'{width}x{height} {encoding} with step {step} in {len(flat)} bytes; expected a step '
+            f'of {width * size} or more, and step x height bytes'
+        )
+    rows = flat[: height * step].reshape(height, step)[:, : width * size]
+    return np.ascontiguousarray(rows.reshape(height, width, size)[:, :, order])
+
+
+def _decode_message(message: Any, msgtype: str) -> NDArray[np.uint8]:
+    if msgtype == _COMPRESSED_TYPE:
+        with Image.open(io.BytesIO(bytes(message.data))) as picture:
+            return as_rgb(picture)
+    return decode_raw(message.data, message.encoding, message.height, message.width, message.step)
+
+
+def _rank(reader: AnyReader, connection: Connection) -> int:
+    """Say how likely a topic is the camera: 0 colour, 1 grey (or a mask), 2 not to be read."""
+    for _, _, data in reader.messages([connection]):
+        message: Any = reader.deserialize(data, connection.msgtype)
+        if connection.msgtype == _COMPRESSED_TYPE:
+            return 2 if 'compressedDepth' in message.format else int('mono' in message.format)
+        return int(message.encoding == 'mono8') if message.encoding in _ENCODINGS else 2
+    return 3
+
+
+def as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    """
+    Read a picture of 8 bits for each channel.
+
+    :return: (H, W, 3) uint8 RGB.
+    :raises ValueError: if its channels have more bits.
+    """
+    if picture.mode not in ('RGB', 'RGBA', 'L', 'LA', 'P', 'CMYK', 'YCbCr'):
+        raise ValueError(f'expected 8 bits for each channel, got mode {picture.mode}')
+    return np.array(picture.convert('RGB'))

@@ -1,0 +1,1 @@
+"""The commands of ``python -m adpc_ros``; each module has ``add``, which describes its own."""

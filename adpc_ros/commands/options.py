@@ -1,0 +1,54 @@
+"""What the commands share: types of options, numbers for people and for machines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read HxW in pixels, as 1024x2048."""
+    height, _, width = text.partition('x')
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f'expected HxW in pixels, as 1024x2048, got {text!r}')
+    return int(height), int(width)
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """Read three shares in [0, 1] between commas."""
+    try:
+        values = tuple(float(part) for part in text.split(','))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(0 <= value <= 1 for value in values):
+        raise argparse.ArgumentTypeError(f'expected A,B,C in [0, 1], got {text!r}')
+    return values
+
+
+def positive(text: str) -> int:
+    """Read a positive whole number."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f'expected a positive whole number, got {text!r}')
+    return int(text)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option that every command with numbers has."""
+    parser.add_argument('--json', metavar='FILE', help='write the numbers to a file')
+
+
+def write_json(path: str | None, value: Any) -> None:
+    """Write numbers for machines, if a file was asked for."""
+    if path is not None:
+        Path(path).write_text(json.dumps(value, indent=2, allow_nan=False) + '\n')
+
+
+def percent(values: Sequence[float]) -> str:
+    """Print shares in [0, 1] as columns."""
+    return '  '.join(f'{100 * value:6.2f}' for value in values)

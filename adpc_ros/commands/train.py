@@ -1,0 +1,42 @@
+"""``train``: train a network by a recipe, or go on with it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import TYPE_CHECKING
+
+from adpc_ros.commands.options import positive
+
+if TYPE_CHECKING:
+    from adpc_ros.commands.options import Commands
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        'train',
+        help='train a network by a recipe, or go on with it',
+        description='Train by a recipe. Run again with the same recipe it goes on after the last '
+        'complete epoch. Writes best.safetensors, last.pt and log.jsonl to the output folder.',
+    )
+    parser.add_argument(
+        '--config', required=True, metavar='FILE', help='recipe, as config/train/camvid.yaml'
+    )
+    parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, and say where the weights are."""
+    import torch
+
+    from adpc_ros.learning.train import read_config, train
+    from adpc_ros.street_samples import StreetSamples
+
+    logging.basicConfig(level=logging.INFO, format='adpc_ros: %(message)s')
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = read_config(options.config)
+    best = train(config, StreetSamples() if config.synthetic_share else None)
+    print(f'best weights: {best}')

@@ -1,0 +1,240 @@
+"""
+The demo's two processes beside the node: a camera that replays a drive, and a planner.
+
+``python -m adpc_ros.demo_graph camera DRIVE.npz OUT.json`` and ``... planner OUT.npz``.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from tqdm import tqdm
+
+from adpc_ros.msg import SegmentationStatus, Urgency
+from adpc_ros.ros.conversions import array_to_image
+
+ACT_S = 10.0
+URGENCIES = 100
+BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def nanoseconds(stamp: Any) -> int:
+    """Give a stamp message in nanoseconds."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def seconds(duration: Any) -> float:
+    """Give a duration message in seconds."""
+    return nanoseconds(duration) / 1e9
+
+
+class Camera(Node):
+    """Publishes the drive in three acts, and urgency in the last."""
+
+    def __init__(self, images: list[NDArray[np.uint8]], rate_hz: float) -> None:
+        """Advertise, and listen to what the node says."""
+        super().__init__('camera')
+        self._images, self._rate_hz = images, rate_hz
+        self._image = self.create_publisher(Image, '/adpc/input/image', BEST_EFFORT)
+        self._urgency = self.create_publisher(Urgency, '/adpc/input/urgency', 10)
+        self.create_subscription(SegmentationStatus, '/adpc/output/status', self._on_status, 10)
+        self.status: SegmentationStatus | None = None
+        self.frames: list[dict[str, Any]] = []
+        self.urgencies: list[dict[str, Any]] = []
+        self._progress_ns = 0  # stamp of the latest frame that has an exit
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+
+    def _on_status(self, status: SegmentationStatus) -> None:
+        self.status = status
+
+    def _on_progress(self, mask: Image) -> None:
+        self._progress_ns = nanoseconds(mask.header.stamp)
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        end_s = time.monotonic() + timeout_s
+        while not condition():
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            self._executor.spin_once(timeout_sec=left_s)
+        return True
+
+    def _sleep_until(self, end_s: float) -> None:
+        self._wait(lambda: False, end_s - time.monotonic())
+
+    def _publish(self, act: str) -> int:
+        index = len(self.frames) % len(self._images)
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id='camera')
+        self._image.publish(array_to_image(self._images[index], header))
+        stamp_ns = nanoseconds(header.stamp)
+        self.frames.append({'stamp_ns': stamp_ns, 'image': index, 'act': act})
+        return stamp_ns
+
+    def _send(self, level: int) -> int:
+        message = Urgency(level=level)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._urgency.publish(message)
+        return nanoseconds(message.header.stamp)
+
+    def _done(self, stamp_ns: int) -> bool:
+        return self.status is not None and nanoseconds(self.status.header.stamp) == stamp_ns
+
+    def run(self) -> None:
+        """Play all acts and wait until the node has dealt with the last frame."""
+        found = self._wait(
+            lambda: (
+                self._image.get_subscription_count() > 0
+                and self._urgency.get_subscription_count() > 0
+                and self.count_publishers('/adpc/output/status') > 0
+                and self.count_subscribers('/adpc/output/mask') > 0
+            ),
+            60,
+        )
+        if not found:
+            raise RuntimeError('the node was not found within 60 s')
+        self._sleep_until(time.monotonic() + 0.5)  # the other ends have to see it, too
+        whole_s = self._measure()
+        # the last exit can follow, with a third of the time to spare
+        self._stream('camera rate', min(self._rate_hz, 0.65 / whole_s))
+        self._stream('faster', max(self._rate_hz, 2.0 / whole_s))
+        self._urgent(whole_s)
+        self._wait(self._settled, 10)
+
+    def _settled(self) -> bool:
+        return self._done(self.frames[-1]['stamp_ns'])
+
+    def _measure(self) -> float:
+        """Let the node finish some frames; gives the median time of a whole one."""
+        times_s = []
+        for _ in range(6):
+            stamp_ns = self._publish('warm-up')
+            if not self._wait(lambda stamp_ns=stamp_ns: self._done(stamp_ns), 20):  # type: ignore[misc]
+                raise RuntimeError('the node gave no mask within 20 s')
+            assert self.status is not None
+            times_s.append(seconds(self.status.latency))
+        return float(np.median(times_s))
+
+    def _stream(self, act: str, rate_hz: float) -> None:
+        next_s = time.monotonic()
+        for _ in tqdm(range(max(1, int(ACT_S * rate_hz))), f'{act}, {rate_hz:.1f} Hz'):
+            self._sleep_until(next_s)
+            self._publish(act)
+            next_s += 1 / rate_hz
+        self._wait(self._settled, 10)
+
+    def _urgent(self, whole_s: float) -> None:
+        """Send CRITICAL at random instants of a frame's computation."""
+        self.create_subscription(Image, '/adpc/progress/mask', self._on_progress, BEST_EFFORT)
+        self._sleep_until(time.monotonic() + 0.5)
+        instants = random.Random(0)
+        for _ in tqdm(range(URGENCIES), 'urgency'):
+            stamp_ns = self._publish('urgency')
+            self._sleep_until(time.monotonic() + instants.uniform(0.1, 1.0) * whole_s)
+            self.urgencies.append(
+                {
+                    'frame_ns': stamp_ns,
+                    'exit_ready': self._progress_ns == stamp_ns and not self._done(stamp_ns),
+                    'stamp_ns': self._send(Urgency.CRITICAL),
+                }
+            )
+            self._wait(lambda stamp_ns=stamp_ns: self._done(stamp_ns), 10)  # type: ignore[misc]
+            self._send(Urgency.ROUTINE)
+            self._sleep_until(time.monotonic() + 0.03)
+
+
+class Planner(Node):
+    """Pairs mask, confidence and status by stamp, and records when they came."""
+
+    def __init__(self) -> None:
+        """Subscribe."""
+        super().__init__('planner')
+        self.masks: dict[int, tuple[int, NDArray[np.uint8]]] = {}
+        self.confidences: dict[int, NDArray[np.uint8]] = {}
+        self.statuses: list[dict[str, Any]] = []
+        reliable = QoSProfile(depth=10)
+        self.create_subscription(Image, '/adpc/output/mask', self._on_mask, reliable)
+        self.create_subscription(Image, '/adpc/output/confidence', self._on_confidence, reliable)
+        self.create_subscription(
+            SegmentationStatus, '/adpc/output/status', self._on_status, reliable
+        )
+
+    def _on_mask(self, message: Image) -> None:
+        received_ns = self.get_clock().now().nanoseconds
+        values = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
+        self.masks[nanoseconds(message.header.stamp)] = (received_ns, values)
+
+    def _on_confidence(self, message: Image) -> None:
+        values = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width)
+        self.confidences[nanoseconds(message.header.stamp)] = values
+
+    def _on_status(self, status: SegmentationStatus) -> None:
+        self.statuses.append(
+            {
+                'stamp_ns': nanoseconds(status.header.stamp),
+                'exit_index': status.exit_index,
+                'stop_reason': status.stop_reason,
+                'urgency_stamp_ns': nanoseconds(status.urgency_stamp),
+                'mean_confidence': status.mean_confidence,
+                'gimac': status.gimac,
+                'latency_s': seconds(status.latency),
+                'compute_s': seconds(status.compute_time),
+                'preempt_s': seconds(status.preempt_time),
+                'frames_received': status.frames_received,
+                'frames_segmented': status.frames_segmented,
+                'frames_dropped': status.frames_dropped,
+            }
+        )
+
+    def save(self, path: Path) -> None:
+        """Write what came: arrays by stamp, and the statuses as JSON."""
+        arrays: dict[str, Any] = {'statuses': np.array(json.dumps(self.statuses))}
+        for stamp_ns, (received_ns, values) in self.masks.items():
+            if stamp_ns in self.confidences:
+                arrays[f'{stamp_ns}/received_ns'] = np.array(received_ns)
+                arrays[f'{stamp_ns}/mask'] = values
+                arrays[f'{stamp_ns}/confidence'] = self.confidences[stamp_ns]
+        np.savez(path, **arrays)
+
+
+def run_camera(drive: Path, out: Path) -> None:
+    """Play the images of ``drive`` (npz) and write what was sent to ``out`` (JSON)."""
+    with np.load(drive) as archive:
+        rate_hz = float(archive['rate_hz'])
+        images = [archive[f'image_{i}'] for i in range(len(archive.files) - 1)]
+    camera = Camera(images, rate_hz)
+    camera.run()
+    out.write_text(json.dumps({'frames': camera.frames, 'urgencies': camera.urgencies}))
+
+
+def run_planner(out: Path) -> None:
+    """Record until interrupted, then write ``out`` (npz)."""
+    planner = Planner()
+    try:
+        rclpy.spin(planner)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    planner.save(out)
+
+
+if __name__ == '__main__':
+    rclpy.init()
+    if sys.argv[1] == 'camera':
+        run_camera(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        run_planner(Path(sys.argv[2]))
+    rclpy.try_shutdown()

@@ -1,0 +1,5 @@
+"""A synthetic, labelled drive through a street, for demonstrations, tests and training."""
+
+from adpc_ros.street.drive import StreetDrive
+
+__all__ = ['StreetDrive']

@@ -1,0 +1,43 @@
+"""Labelled pictures for the tests, and a data set of them on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from adpc_ros.learning.datasets import Sample
+
+Bytes = NDArray[np.uint8]
+
+
+def write_sample(root: Path, name: str, image: Bytes, label: Bytes) -> None:
+    (root / 'image').mkdir(parents=True, exist_ok=True)
+    (root / 'label').mkdir(exist_ok=True)
+    Image.fromarray(image).save(root / 'image' / f'{name}.jpg', quality=95, subsampling=0)
+    Image.fromarray(label).save(root / 'label' / f'{name}.png')
+
+
+def blocks(seed: int, size: tuple[int, int] = (64, 96)) -> Sample:
+    """Give a learnable picture: three classes as coloured rectangles, a strip unlabelled."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(size, np.uint8)
+    top, left = int(rng.integers(8, size[0] - 24)), int(rng.integers(8, size[1] - 40))
+    label[size[0] // 2 :] = 3
+    label[top : top + 20, left : left + 32] = 8
+    colours = np.zeros((12, 3))
+    colours[[0, 3, 8]] = (90, 140, 220), (120, 110, 100), (200, 40, 30)
+    image = colours[label] + rng.normal(0, 12, (*size, 3))
+    label[-4:] = 11  # CamVid's own id of the unlabelled
+    return Sample(np.clip(image, 0, 255).astype(np.uint8), label)
+
+
+def write_tree(root: Path) -> Path:
+    """Write six training and two validation images in CamVid's layout; gives the folder."""
+    for seed in range(6):
+        write_sample(root / 'train', f'0001TP_{seed:06}', *blocks(seed))
+    for seed in range(2):
+        write_sample(root / 'val', f'0016E5_{seed:05}', *blocks(100 + seed))
+    return root

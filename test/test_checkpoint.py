@@ -1,0 +1,177 @@
+"""A weights file gives back what was saved, or an error that names it and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from networks import random_image, random_network
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adpc_ros.labels import CAMVID, CITYSCAPES
+from adpc_ros.network import checkpoint
+from adpc_ros.network.adaptivity import Adaptivity, Criterion
+from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.network.checkpoint import CheckpointError
+from adpc_ros.network.exits import Heads
+
+INFO = {'data': 'none', 'licence': 'Apache-2.0', 'note': 'grün'}
+Tensors = dict[str, Tensor]
+Metadata = dict[str, str]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / 'some' / 'tiny.safetensors'
+    network = random_network(4, adaptivity=Adaptivity(thresholds=(0.6, 0.7, 0.8), window=5))
+    checkpoint.save(path, network, CAMVID, INFO)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('heads', 'adaptivity'),
+    [
+        (Heads.REDESIGNED, Adaptivity(thresholds=(0.6, 0.7, 0.8), window=5)),
+        (Heads.PLAIN, Adaptivity(Criterion.ENTROPY, (0.5, 0.4, 0.3))),
+        (Heads.REDESIGNED, None),
+        (Heads.NONE, None),
+    ],
+)
+def test_a_round_trip_changes_nothing(
+    tmp_path: Path, heads: Heads, adaptivity: Adaptivity | None
+) -> None:
+    network = random_network(4, heads, adaptivity)
+    path = tmp_path / 'tiny.safetensors'
+    checkpoint.save(path, network, CAMVID, INFO)
+    loaded = checkpoint.load(path)
+    assert loaded.network.config == network.config
+    assert type(loaded.network.config.heads) is Heads
+    assert loaded.classes is CAMVID
+    assert loaded.info == INFO
+    assert not loaded.network.training
+    image = random_image(64, 96)
+    with torch.inference_mode():
+        for a, b in zip(network(image), loaded.network(image)):
+            assert torch.equal(a, b)
+    assert [p.name for p in tmp_path.iterdir()] == ['tiny.safetensors']
+
+
+def test_the_identity_follows_the_content(tmp_path: Path) -> None:
+    seeds = {'a': 1, 'b': 1, 'c': 2}
+    identities = {}
+    for name, seed in seeds.items():
+        path = tmp_path / f'{name}.safetensors'
+        checkpoint.save(path, random_network(seed), CAMVID, {'note': name})
+        stem, _, identities[name] = checkpoint.load(path).identity.partition('@')
+        assert stem == name
+    assert identities['a'] == identities['b'] != identities['c']
+    assert len(identities['a']) == 12
+
+
+def load_error(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert 'weights not found' in load_error(tmp_path / 'nothing.safetensors')
+    assert 'weights not found' in load_error(tmp_path)
+
+
+@pytest.mark.parametrize('kept', [0.0, 0.001, 0.1, 0.5, 0.999])
+def test_a_truncated_file(weights: Path, kept: float) -> None:
+    content = weights.read_bytes()
+    weights.write_bytes(content[: int(len(content) * kept)])
+    assert 'expected a safetensors file' in load_error(weights)
+
+
+@pytest.mark.parametrize('content', [b'\x00' * 64, b'\xff' * 64, bytes(range(256)) * 8, b'PK\x03'])
+def test_a_file_of_something_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / 'random.safetensors'
+    path.write_bytes(content)
+    assert 'expected a safetensors file' in load_error(path)
+
+
+def test_a_pickled_file_is_not_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / 'old.pth'
+    torch.save(random_network().state_dict(), path)
+    assert 'expected a safetensors file' in load_error(path)
+
+
+def change(
+    path: Path,
+    tensors: Callable[[Tensors], object] = lambda _: None,
+    metadata: Callable[[Metadata], object] = lambda _: None,
+) -> None:
+    """Write a weights file again with changed content."""
+    with safe_open(str(path), framework='pt') as file:
+        kept = {name: file.get_tensor(name) for name in file.keys()}
+        described = dict(file.metadata())
+    tensors(kept)
+    metadata(described)
+    save_file(kept, str(path), described)
+
+
+def test_a_file_without_metadata(weights: Path) -> None:
+    change(weights, metadata=lambda m: m.clear())
+    assert "expected format 'adpc_ros 1' in the metadata, got None" in load_error(weights)
+
+
+def test_a_tensor_of_another_shape(weights: Path) -> None:
+    change(weights, lambda t: t.update({'bn1.weight': torch.ones(63)}))
+    assert 'bn1.weight is (63,), expected (64,)' in load_error(weights)
+
+
+def test_a_missing_tensor(weights: Path) -> None:
+    change(weights, lambda t: t.pop('exit1.1.weight'))
+    assert '1 tensors missing, as exit1.1.weight' in load_error(weights)
+
+
+def test_an_unknown_tensor(weights: Path) -> None:
+    change(weights, lambda t: t.update({'exit5.weight': torch.ones(1)}))
+    assert '1 unknown tensors, as exit5.weight' in load_error(weights)
+
+
+def test_a_class_set_of_another_count(weights: Path) -> None:
+    change(weights, metadata=lambda m: m.update(classes=CITYSCAPES.name))
+    assert 'the network has 11 classes, cityscapes has 19' in load_error(weights)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('format', 'adpc_ros 7', "expected format 'adpc_ros 1' in the metadata, got 'adpc_ros 7'"),
+        ('classes', 'moon', 'unknown class set'),
+        ('info', '[]', 'broken configuration'),
+        ('network', '{', 'broken configuration'),
+        ('network', '7', 'broken configuration'),
+        ('network', '{"class_count": 11}', 'architecture'),
+        ('network', '{"architecture": "resnet"}', "unknown architecture 'resnet'"),
+        ('network', '{"architecture": "hrnet_tiny", "depth": 3}', "unknown keys ['depth']"),
+        ('network', '{"architecture": "hrnet_tiny", "adaptivity": {"x": 1}}', "argument 'x'"),
+        ('network', '{"architecture": "hrnet_tiny", "mean": 5}', 'broken configuration'),
+        ('network', '{"architecture": "hrnet_tiny", "std": [1, 1]}', '3 positive std'),
+        ('network', '{"architecture": "hrnet_tiny", "class_count": "x"}', 'broken configuration'),
+    ],
+)
+def test_broken_metadata(weights: Path, key: str, value: str, message: str) -> None:
+    change(weights, metadata=lambda m: m.update({key: value}))
+    assert message in load_error(weights)
+
+
+def test_missing_metadata_keys(weights: Path) -> None:
+    change(weights, metadata=lambda m: m.pop('classes'))
+    assert "broken configuration in the metadata ('classes')" in load_error(weights)
+
+
+def test_a_configuration_is_plain_json() -> None:
+    config = NetworkConfig('hrnet_tiny', adaptivity=Adaptivity(thresholds=(0.9, 0.8, 0.7)))
+    values = json.loads(json.dumps(checkpoint.config_to_dict(config)))
+    assert checkpoint.config_from_dict(values) == config

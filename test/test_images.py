@@ -1,0 +1,120 @@
+"""An image goes into the network padded and normalised, and comes out at its own size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.runtime.images import (
+    ROWS_PER_BAND,
+    Rendered,
+    padded_size,
+    render,
+    render_bands,
+    to_input,
+    upsample_rows,
+)
+
+CONFIG = NetworkConfig('hrnet_tiny', mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3))
+CPU = torch.device('cpu')
+SIZES = [(1, 1), (37, 50), (64, 64), (65, 96), (129, 41), (200, 317), (256, 128)]
+
+
+def random_logits(size: tuple[int, int], classes: int = 7) -> Tensor:
+    height, width = padded_size(size)
+    generator = torch.Generator().manual_seed(height + width)
+    return 4 * torch.randn(1, classes, height // 4, width // 4, generator=generator)
+
+
+def upsample(logits: Tensor) -> Tensor:
+    return functional.interpolate(logits, scale_factor=4, mode='bilinear', align_corners=False)
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_rendered_bands_equal_the_whole_image(size: tuple[int, int]) -> None:
+    logits = random_logits(size)
+    scores = upsample(logits)[0, :, : size[0], : size[1]]
+    confidence, ids = functional.softmax(scores, dim=0).max(dim=0)
+    got, mean = render(logits, size)
+    first, second = scores.topk(2, dim=0).values
+    clear = ((first - second) > 1e-4).numpy()  # elsewhere rounding decides
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(got.class_ids[clear], ids.numpy()[clear])
+    expected = confidence.numpy() * 255
+    assert np.abs(got.confidence - expected).max() < 0.51
+    assert mean == pytest.approx(confidence.mean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_bands_cover_the_image_once_and_add_up(size: tuple[int, int]) -> None:
+    logits = random_logits(size)
+    into = Rendered(np.full(size, 254, np.uint8), np.full(size, 0, np.uint8))
+    whole = functional.softmax(upsample(logits), dim=1).amax(1)[0, : size[0], : size[1]]
+    bands = render_bands(logits, size, into, threshold=0.8)
+    for first in range(0, size[0], ROWS_PER_BAND):
+        assert (into.class_ids[first:] == 254).all(), 'rendered before it was asked for'
+        sums = next(bands)
+        part = whole[first : first + ROWS_PER_BAND]
+        assert sums.confidence_sum == pytest.approx(part.sum().item(), rel=1e-5)
+        assert abs(sums.confident_pixels - int((part >= 0.8).sum())) <= 2  # rounding
+    assert next(bands, None) is None
+    assert into.class_ids.max() < 7
+    assert into.confidence.min() > 0
+
+
+@pytest.mark.parametrize(('first', 'last'), [(0, 1), (0, 64), (3, 6), (62, 66), (90, 96), (0, 96)])
+def test_some_upsampled_rows_equal_those_of_all(first: int, last: int) -> None:
+    logits = random_logits((96, 64))
+    got = upsample_rows(logits, 4, first, last)
+    torch.testing.assert_close(got, upsample(logits)[:, :, first:last], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('size', 'padded'),
+    [((1, 1), (32, 32)), ((32, 64), (32, 64)), ((360, 480), (384, 480)), ((33, 95), (64, 96))],
+)
+def test_sizes_are_padded_to_multiples_of_32(
+    size: tuple[int, int], padded: tuple[int, int]
+) -> None:
+    assert padded_size(size) == padded
+
+
+@pytest.mark.parametrize('size', [(32, 64), (33, 50)])
+def test_input_is_normalised_and_padded_with_the_mean(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    before = image.copy()
+    x = to_input(image, CONFIG, CPU)
+    assert x.shape == (1, 3, *padded_size(size))
+    assert x.dtype == torch.float32
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    expected = (image / 255 - np.array(CONFIG.mean)) / np.array(CONFIG.std)
+    got = x[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(got[: size[0], : size[1]], expected, rtol=1e-5, atol=1e-5)
+    assert not got[size[0] :].any() and not got[:, size[1] :].any()
+    np.testing.assert_array_equal(image, before)
+
+
+def test_a_view_that_is_not_contiguous_is_read_right() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    flipped = image[:, ::-1, ::-1]  # as BGR and mirrored
+    assert torch.equal(to_input(flipped, CONFIG, CPU), to_input(flipped.copy(), CONFIG, CPU))
+
+
+@pytest.mark.parametrize(
+    'image',
+    [
+        np.zeros((32, 32), np.uint8),
+        np.zeros((32, 32, 4), np.uint8),
+        np.zeros((32, 32, 3), np.float32),
+        np.zeros((0, 32, 3), np.uint8),
+    ],
+    ids=['grey', 'rgba', 'float', 'empty'],
+)
+def test_another_form_of_image_is_refused(image: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match=r'expected an \(H, W, 3\) uint8 RGB image, got \('):
+        to_input(image, CONFIG, CPU)
