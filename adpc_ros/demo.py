@@ -119,9 +119,14 @@ class Recording:
         }
 
 
-def run_graph(frames: list[DriveFrame], rate_hz: float, weights: Path) -> Recording:
+def run_graph(
+    frames: list[DriveFrame], rate_hz: float, weights: Path, act_s: float, urgencies: int
+) -> Recording:
     """
     Run camera, node and planner until the camera has played all acts.
+
+    :param act_s: length of each of the first two acts, in seconds.
+    :param urgencies: number of CRITICAL messages in the third.
 
     :raises RuntimeError: if one of them ends with an error.
     """
@@ -140,7 +145,7 @@ def run_graph(frames: list[DriveFrame], rate_hz: float, weights: Path) -> Record
             for name, command in (
                 ('node', node),
                 ('planner', [*graph, 'planner', str(seen)]),
-                ('camera', [*graph, 'camera', str(drive), str(sent)]),
+                ('camera', [*graph, 'camera', str(drive), str(sent), str(act_s), str(urgencies)]),
             ):
                 processes[name] = subprocess.Popen(command, env=environment)
             while processes['camera'].poll() is None:
@@ -259,14 +264,15 @@ def main() -> int:
     parser.add_argument('--bag', default=os.environ.get('BAG'), help='bag with an image topic')
     parser.add_argument('--weights', type=Path, help='weights file (default: packaged)')
     parser.add_argument('--out', type=Path, default=Path('demo'), help='folder for the report')
+    parser.add_argument('--act-s', type=float, default=10.0, help='length of acts 1 and 2')
+    parser.add_argument('--urgencies', type=int, default=100, help='in act 3')
     arguments = parser.parse_args()
+    weights = (arguments.weights or packaged_weights()).resolve()
     try:
-        checkpoint = load(arguments.weights or packaged_weights())
+        checkpoint = load(weights)
         drive = open_drive(arguments.frames or None, arguments.bag or None)
         frames = collect(drive)
-        recording = run_graph(
-            frames, drive.rate_hz, (arguments.weights or packaged_weights()).resolve()
-        )
+        recording = run_graph(frames, drive.rate_hz, weights, arguments.act_s, arguments.urgencies)
     except (OSError, RuntimeError, ValueError) as error:
         print(f'adpc_ros: {error}', file=sys.stderr)
         return 1

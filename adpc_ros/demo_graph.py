@@ -1,7 +1,8 @@
 """
 The demo's two processes beside the node: a camera that replays a drive, and a planner.
 
-``python -m adpc_ros.demo_graph camera DRIVE.npz OUT.json`` and ``... planner OUT.npz``.
+``python -m adpc_ros.demo_graph camera DRIVE.npz OUT.json ACT_S URGENCIES`` and
+``python -m adpc_ros.demo_graph planner OUT.npz``.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ from tqdm import tqdm
 from adpc_ros.msg import SegmentationStatus, Urgency
 from adpc_ros.ros.conversions import array_to_image
 
-ACT_S = 10.0
-URGENCIES = 100
+POLL_S = 0.05  # a change of the graph wakes no executor
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -45,10 +45,20 @@ def seconds(duration: Any) -> float:
 class Camera(Node):
     """Publishes the drive in three acts, and urgency in the last."""
 
-    def __init__(self, images: list[NDArray[np.uint8]], rate_hz: float) -> None:
-        """Advertise, and listen to what the node says."""
+    def __init__(
+        self, images: list[NDArray[np.uint8]], rate_hz: float, act_s: float, urgencies: int
+    ) -> None:
+        """
+        Advertise, and listen to what the node says.
+
+        :param images: of the drive, played again and again.
+        :param rate_hz: of the drive.
+        :param act_s: length of each of the first two acts, in seconds.
+        :param urgencies: number of CRITICAL messages in the third.
+        """
         super().__init__('camera')
         self._images, self._rate_hz = images, rate_hz
+        self._act_s, self._urgencies = act_s, urgencies
         self._image = self.create_publisher(Image, '/adpc/input/image', BEST_EFFORT)
         self._urgency = self.create_publisher(Urgency, '/adpc/input/urgency', 10)
         self.create_subscription(SegmentationStatus, '/adpc/output/status', self._on_status, 10)
@@ -71,7 +81,7 @@ class Camera(Node):
             left_s = end_s - time.monotonic()
             if left_s <= 0:
                 return False
-            self._executor.spin_once(timeout_sec=left_s)
+            self._executor.spin_once(timeout_sec=min(left_s, POLL_S))
         return True
 
     def _sleep_until(self, end_s: float) -> None:
@@ -131,7 +141,7 @@ class Camera(Node):
 
     def _stream(self, act: str, rate_hz: float) -> None:
         next_s = time.monotonic()
-        for _ in tqdm(range(max(1, int(ACT_S * rate_hz))), f'{act}, {rate_hz:.1f} Hz'):
+        for _ in tqdm(range(max(1, int(self._act_s * rate_hz))), f'{act}, {rate_hz:.1f} Hz'):
             self._sleep_until(next_s)
             self._publish(act)
             next_s += 1 / rate_hz
@@ -142,7 +152,7 @@ class Camera(Node):
         self.create_subscription(Image, '/adpc/progress/mask', self._on_progress, BEST_EFFORT)
         self._sleep_until(time.monotonic() + 0.5)
         instants = random.Random(0)
-        for _ in tqdm(range(URGENCIES), 'urgency'):
+        for _ in tqdm(range(self._urgencies), 'urgency'):
             stamp_ns = self._publish('urgency')
             self._sleep_until(time.monotonic() + instants.uniform(0.1, 1.0) * whole_s)
             self.urgencies.append(
@@ -211,12 +221,12 @@ class Planner(Node):
         np.savez(path, **arrays)
 
 
-def run_camera(drive: Path, out: Path) -> None:
+def run_camera(drive: Path, out: Path, act_s: float, urgencies: int) -> None:
     """Play the images of ``drive`` (npz) and write what was sent to ``out`` (JSON)."""
     with np.load(drive) as archive:
         rate_hz = float(archive['rate_hz'])
         images = [archive[f'image_{i}'] for i in range(len(archive.files) - 1)]
-    camera = Camera(images, rate_hz)
+    camera = Camera(images, rate_hz, act_s, urgencies)
     camera.run()
     out.write_text(json.dumps({'frames': camera.frames, 'urgencies': camera.urgencies}))
 
@@ -234,7 +244,7 @@ def run_planner(out: Path) -> None:
 if __name__ == '__main__':
     rclpy.init()
     if sys.argv[1] == 'camera':
-        run_camera(Path(sys.argv[2]), Path(sys.argv[3]))
+        run_camera(Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))
     else:
         run_planner(Path(sys.argv[2]))
     rclpy.try_shutdown()

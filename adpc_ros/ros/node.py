@@ -20,6 +20,7 @@ import torch
 from builtin_interfaces.msg import Duration, Time
 from rcl_interfaces.msg import SetParametersResult
 from rclpy._rclpy_pybind11 import RCLError
+from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, Publisher, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -290,10 +291,13 @@ def _executor() -> Executor:
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit status."""
     rclpy.init(args=args)
-    node = SegmentationNode()
+    try:
+        node = SegmentationNode()
+    except ParameterException as error:
+        print(f'adpc_ros: {error}', file=sys.stderr)
+        return 1
     executor = _executor()
     executor.add_node(node)
-    status = 0
     try:
         if node.get_parameter('autostart').value:
             for trigger in (node.trigger_configure, node.trigger_activate):
@@ -308,7 +312,7 @@ def main(args: list[str] | None = None) -> int:
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
-    return status
+    return 0
 
 
 if __name__ == '__main__':

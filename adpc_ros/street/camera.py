@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,17 @@ class Camera:
         :param points: (..., 3) of plan x, height, plan z in metres.
         :return: (..., 3) of right, height above the camera, depth in metres.
         """
+        return np.asarray((points - self.eye) @ self._matrix)
+
+    @cached_property
+    def eye(self) -> Floats:
+        """Place of the camera: plan x, height, plan z."""
+        return np.array((self.x, self.y, self.z))
+
+    @cached_property
+    def _matrix(self) -> Floats:
         cos, sin = math.cos(self.yaw), math.sin(self.yaw)
-        matrix = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-        return np.asarray((points - (self.x, self.y, self.z)) @ matrix)
+        return np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
 
     def project(self, points: Floats) -> Floats:
         """
@@ -85,10 +94,9 @@ class Camera:
         :param points: (..., 3) of right, up, depth in metres, depth above zero.
         :return: (..., 2) of column and row in pixels.
         """
-        scale = self.focal / points[..., 2]
-        return np.stack(
-            (self.width / 2 + points[..., 0] * scale, self.horizon - points[..., 1] * scale), -1
-        )
+        flat = points[..., :2] * (np.array((self.focal, -self.focal)) / points[..., 2:])
+        flat += (self.width / 2, self.horizon)
+        return np.asarray(flat)
 
 
 def clip_near(points: Floats) -> Floats:

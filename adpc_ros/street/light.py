@@ -59,6 +59,10 @@ class Light:
         """Share of a colour that is lost in the haze at a depth in metres; none up to 8 m."""
         return np.asarray(1 - np.exp((8 - np.maximum(depth, 8)) / self.haze_m))
 
+    def haze_at(self, depth: float) -> float:
+        """Give :meth:`haze` for a single depth."""
+        return 1 - math.exp((8 - max(depth, 8)) / self.haze_m)
+
     @property
     def shadows(self) -> bool:
         """Whether the sun is strong enough to cast shadows with an edge."""

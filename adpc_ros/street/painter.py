@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from adpc_ros.street.camera import NEAR_M, Camera, Floats, clip_near
@@ -45,11 +46,12 @@ class Painter:
         self._thin = thin
         self._draw = ImageDraw.Draw(image)
 
-    def inks(self, colours: Floats, depth: float, kind: Kind) -> list[tuple[int, int, int, int]]:
-        """Fade (N, 3) colours by the haze at a depth, and add the class id."""
-        share = float(self.light.haze(depth))
-        faded = to_bytes(colours * (1 - share) + np.array(self.light.horizon) * share)
-        return [(r, g, b, int(kind)) for r, g, b in faded.tolist()]
+    def _inks(self, colours: Floats, depth: float, kind: Kind) -> NDArray[np.uint32]:
+        """Fade (..., 3) colours by the haze at a depth, and add the class id as alpha."""
+        share = self.light.haze_at(depth)
+        packed = np.full((*colours.shape[:-1], 4), kind, np.uint8)
+        packed[..., :3] = to_bytes(colours * (1 - share) + np.array(self.light.horizon) * share)
+        return packed.view('<u4')[..., 0]
 
     def faces(
         self, points: Floats, faces: Sequence[tuple[Sequence[int], Picker]], colours: Floats,
@@ -62,7 +64,7 @@ class Painter:
         :param faces: indices of the corners, with their :func:`picker`.
         :param colours: (F, 3) RGB.
         """
-        fills = self.inks(colours, max(0.0, float(points[:, 2].mean())), kind)
+        fills = self._inks(colours, float(points[:, 2].mean()), kind).tolist()
         if points[:, 2].min() < NEAR_M:
             for (face, _), fill in zip(faces, fills, strict=True):
                 kept = clip_near(points[list(face)])
@@ -100,18 +102,19 @@ class Painter:
         edge = normal[:, None] * radii[..., None]
         coarse = self.camera.focal / depth < _COARSE
         bands = _BANDS[:1] if coarse else _BANDS
-        inks = [self.inks(colours * tone, depth, kind) for _, tone in bands]
+        tones = np.array([tone for _, tone in bands])[:, None, None]
+        inks = self._inks(colours * tones, depth, kind).tolist()
         strips = [
             np.concatenate((flat + edge * low, flat + edge), 2).reshape(-1, 8)[:, _STRIP].tolist()
             for low, _ in bands
         ]
         dots = np.concatenate((flat - radii[..., None], flat + radii[..., None]), -1).tolist()
-        round_ends = (radii.max(1) > 1.4) & (not thin)
+        rounded = ((radii.max(1) > 1.4) & (not thin)).tolist()
         draw = self._draw
         for index, pair in enumerate(dots):
             for strip, ink in zip(strips, inks, strict=True):
                 draw.polygon(strip[index], ink[index])
-                if strip is strips[0] and round_ends[index]:
+                if strip is strips[0] and rounded[index]:
                     draw.ellipse(pair[0], ink[index])
                     draw.ellipse(pair[1], ink[index])
 
@@ -139,7 +142,7 @@ class Painter:
 def hazed(colours: Image.Image, depth: float, light: Light) -> Image.Image:
     """Fade an RGB image by the haze at a depth in metres."""
     fog = Image.new('RGB', colours.size, tuple(int(c) for c in light.horizon))
-    return Image.blend(colours, fog, float(light.haze(depth)))
+    return Image.blend(colours, fog, light.haze_at(depth))
 
 
 def fit_sprite(

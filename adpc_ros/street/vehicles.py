@@ -56,7 +56,7 @@ class Mesh:
 
     ``faces`` are corners with their picker, ``colours`` (F, 3) RGB without light, ``gloss`` how
     much of the sky they mirror, ``last`` is large for what is drawn over the rest; the first
-    ``body`` of ``all`` faces are enough far away.
+    ``body`` faces are enough far away.
     """
 
     points: Floats
@@ -70,11 +70,6 @@ class Mesh:
     length: float
     width: float
     height: float
-
-    @property
-    def all(self) -> int:
-        """Number of faces."""
-        return len(self.faces)
 
 
 @dataclass(frozen=True)
@@ -125,20 +120,19 @@ class Vehicle:
         turn, middle = self._pose(time)
         mesh = self.mesh
         points = painter.camera.turn(mesh.points @ turn + middle)
-        shown = mesh.body if painter.camera.focal < _DETAIL * points[0, 2] else mesh.all
-        eye = np.array((painter.camera.x, painter.camera.y, painter.camera.z))
-        view = mesh.middles[:shown] @ turn + (middle - eye)
-        depth = np.sqrt((view * view).sum(1))
-        view /= depth[:, None]
-        normals = mesh.normals[:shown] @ turn
-        facing = (view * normals).sum(1)
-        seen = np.flatnonzero(facing < 0.02)
-        order = seen[np.argsort(mesh.last[seen] - depth[seen])]
-        facing, normals, view = facing[order], normals[order], view[order]
-        mirror = view[:, 1] - 2 * facing * normals[:, 1]
+        shown = mesh.body if painter.camera.focal < _DETAIL * points[0, 2] else len(mesh.faces)
+        view = mesh.middles[:shown] - turn @ (painter.camera.eye - middle)  # in its own frame
+        facing = (view * mesh.normals[:shown]).sum(1)
+        seen = np.flatnonzero(facing < 0)
+        depth = np.sqrt((view[seen] * view[seen]).sum(1))
+        near = np.argsort(mesh.last[seen] - depth)
+        order, depth = seen[near], depth[near]
+        facing, normals = facing[order] / depth, mesh.normals[order]
+        mirror = view[order, 1] / depth - 2 * facing * normals[:, 1]
         sky = np.clip(mirror * 2.2 + 0.15, 0, 1)[:, None] * np.array(painter.light.horizon)
-        share = (mesh.gloss[order] * (0.22 + 0.78 * (1 - np.abs(facing)) ** 3))[:, None]
-        colours = mesh.colours[order] * painter.light.on(normals) * (1 - share) + sky * share
+        share = (mesh.gloss[order] * (0.22 + 0.78 * (1 + facing) ** 3))[:, None]
+        lit = painter.light.on(normals @ turn)
+        colours = mesh.colours[order] * lit * (1 - share) + sky * share
         painter.faces(points, [mesh.faces[i] for i in order.tolist()], colours, self.kind)
 
 
