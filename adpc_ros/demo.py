@@ -30,7 +30,7 @@ from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.network.checkpoint import Checkpoint, load
 from adpc_ros.pictures import captioned, exit_panel, heat, overlay, save_animation
 from adpc_ros.ros.domain import isolated
-from adpc_ros.ros.weights import packaged_weights
+from adpc_ros.ros.packaged import WEIGHTS, packaged
 from adpc_ros.runtime.scheduler import StopReason
 
 MOST_FRAMES = 150
@@ -162,6 +162,7 @@ def run_graph(
             for process in processes.values():
                 if process.poll() is None:
                     process.kill()
+                    process.wait()
         return Recording(sent, seen)
 
 
@@ -267,13 +268,13 @@ def main() -> int:
     parser.add_argument('--act-s', type=float, default=10.0, help='length of acts 1 and 2')
     parser.add_argument('--urgencies', type=int, default=100, help='in act 3')
     arguments = parser.parse_args()
-    weights = (arguments.weights or packaged_weights()).resolve()
+    weights = (arguments.weights or packaged(WEIGHTS)).resolve()
     try:
         checkpoint = load(weights)
         drive = open_drive(arguments.frames or None, arguments.bag or None)
         frames = collect(drive)
         recording = run_graph(frames, drive.rate_hz, weights, arguments.act_s, arguments.urgencies)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
         print(f'adpc_ros: {error}', file=sys.stderr)
         return 1
     report = {'drive': drive.name, 'network': checkpoint.identity, **recording.report()}

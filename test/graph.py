@@ -22,6 +22,7 @@ from sensor_msgs.msg import Image
 
 from adpc_ros.msg import SegmentationStatus, Urgency
 
+BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 NODE = [sys.executable, '-m', 'adpc_ros.ros.node']
 
 
@@ -49,6 +50,7 @@ class NodeProcess:
             return self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
             raise
 
     def memory_mib(self) -> float:
@@ -64,9 +66,7 @@ class NodeProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        self.stop()  # killed, it would leave its shared memory behind
         if error is not None:
             print(self.log())
 
@@ -80,8 +80,7 @@ class Client:
         self.node = Node('client', context=self._context)
         self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._image = self.node.create_publisher(Image, f'/{name}/input/image', best_effort)
+        self._image = self.node.create_publisher(Image, f'/{name}/input/image', BEST_EFFORT)
         self._urgency = self.node.create_publisher(Urgency, f'/{name}/input/urgency', 10)
         self.masks: list[Image] = []
         self.confidences: list[Image] = []
@@ -116,7 +115,7 @@ class Client:
     def wait(self, condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
         end_s = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < end_s, 'timed out'
+            assert time.monotonic() < end_s, f'timed out; so far: {self.order}'
             self._executor.spin_once(timeout_sec=0.02)
 
     def connect(self, node: NodeProcess) -> None:
@@ -131,7 +130,7 @@ class Client:
             )
 
         self.wait(connected, 60)
-        self.spin(0.3)  # the other side has to see the match, too
+        self.spin(0.5)  # the other side has to see the match, too
 
     def image(
         self, size: tuple[int, int] = (96, 128), encoding: str = 'rgb8', **fields: Any

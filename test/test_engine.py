@@ -214,6 +214,27 @@ def test_stop_drops_the_frame_and_the_engine_can_be_used_again(gated, recorder) 
     assert (counters.received, counters.segmented, counters.dropped) == (2, 1, 1)
 
 
+def test_nothing_of_a_failed_frame_is_kept(gated, recorder) -> None:
+    engine, plan = gated
+    plan.fail_at = 1
+    engine.submit(picture())
+    plan.gates.release()
+    wait_for(lambda: len(recorder.results) == 1)
+    assert engine._error is None and not engine._frames
+
+
+def test_a_closed_engine_takes_no_frame() -> None:
+    engine = Engine(Plan(random_network()))
+    engine.close()
+    with pytest.raises(RuntimeError, match='closed'):
+        engine.submit(picture())
+
+
+def test_a_policy_for_another_network_is_an_error() -> None:
+    with pytest.raises(ValueError, match='expected a policy for 4 exits, got 3'):
+        Engine(Plan(random_network()), Policy(exit_count=3, max_exit=3))
+
+
 def test_close_ends_the_worker_in_mid_frame_and_twice_is_fine(recorder: Recorder) -> None:
     engine = Engine(GatedPlan(), on_result=recorder.on_result)
     engine.submit(picture())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from graph import Client, NodeProcess
+from builtin_interfaces.msg import Duration, Time
+from graph import BEST_EFFORT, Client, NodeProcess
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from networks import random_network
@@ -18,6 +19,7 @@ from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from adpc_ros.labels import CAMVID
 from adpc_ros.msg import SegmentationStatus, Urgency
@@ -56,6 +58,10 @@ def client() -> Iterator[Client]:
     client = Client()
     yield client
     client.close()
+
+
+def seconds(duration: Duration) -> float:
+    return duration.sec + duration.nanosec / 1e9
 
 
 def settle(client: Client, received: int) -> SegmentationStatus:
@@ -99,7 +105,7 @@ def test_every_frame_yields_mask_confidence_and_status_with_its_header(
             assert (status.exit_index, status.exit_count) == (4, 4)
             assert 0 < status.mean_confidence <= 1 and 0 <= status.confident_share <= 1
             assert status.gimac > 0
-            assert status.latency.nanosec > status.compute_time.nanosec > 0
+            assert seconds(status.latency) > seconds(status.compute_time) > 0
             assert status.network.startswith('tiny@')
         last = client.statuses[-1]
         assert (last.frames_received, last.frames_segmented, last.frames_dropped) == (5, 5, 0)
@@ -147,8 +153,7 @@ def test_critical_urgency_preempts_once_and_then_limits(
         client.connect(node)
         client.image(SLOW)
         client.wait(lambda: len(client.statuses) == 1)
-        compute = client.statuses[0].compute_time
-        whole_s = compute.sec + compute.nanosec / 1e9
+        whole_s = seconds(client.statuses[0].compute_time)
         client.image(SLOW)
         client.spin(0.6 * whole_s)
         stamp = client.urgency(Urgency.CRITICAL)
@@ -181,8 +186,8 @@ def test_elevated_urgency_sets_a_deadline_that_is_kept(
         for count in (1, 2):
             client.image(SLOW)
             client.wait(lambda count=count: len(client.statuses) == count)
-        compute = client.statuses[-1].compute_time
-        client.urgency(Urgency.ELEVATED, deadline_s=0.6 * (compute.sec + compute.nanosec / 1e9))
+        whole_s = seconds(client.statuses[-1].compute_time)
+        client.urgency(Urgency.ELEVATED, deadline_s=0.6 * whole_s)
         client.spin(0.2)
         client.image(SLOW)
         client.wait(lambda: len(client.statuses) == 3)
@@ -214,12 +219,17 @@ def test_garbage_is_dropped_counted_and_warned_of_once(
             client.image(**fields)
             client.spin(0.02)
         client.urgency(77)
-        client.urgency(Urgency.CRITICAL, deadline_s=-3.0)
+        client.image(header=Header(stamp=Time(sec=-1)))
+        client.wait(lambda: len(client.statuses) == 1)
+        client.urgency(Urgency.CRITICAL, deadline_s=-3.0)  # its level counts all the same
         client.spin(0.2)
         client.image()
-        last = settle(client, 15)
-        assert (last.frames_segmented, last.frames_dropped) == (1, 14)
-        assert last.stop_reason == SegmentationStatus.FINISHED, 'no level that does not exist'
+        last = settle(client, 16)
+        assert (last.frames_segmented, last.frames_dropped) == (2, 14)
+        first = client.statuses[0]
+        assert first.stop_reason == SegmentationStatus.FINISHED, 'no level that does not exist'
+        assert first.header.stamp.sec == -1
+        assert last.stop_reason == SegmentationStatus.EXIT_LIMIT
         log = node.log()
         assert (
             log.count("expected an encoding of rgb8, bgr8, rgba8, bgra8, mono8, got 'bayer") == 1
@@ -303,6 +313,7 @@ def test_an_interrupt_ends_the_node_cleanly_in_mid_frame(
         ('missing', 'weights not found'),
         ('corrupt', 'expected a safetensors file'),
         ('device', 'CUDA is not available'),
+        ('xpu', 'cannot configure'),
         ('exits', 'expected min_exit <= max_exit'),
     ],
 )
@@ -317,7 +328,11 @@ def test_what_is_wrong_at_the_start_is_said_and_ends_the_node(
     elif fault == 'corrupt':
         path = folder / 'corrupt.safetensors'
         path.write_bytes(weights.read_bytes()[:1000])
-    extra = {'device': ['device:=cuda'], 'exits': ['min_exit:=3', 'max_exit:=2']}.get(fault, [])
+    extra = {
+        'device': ['device:=cuda'],
+        'xpu': ['device:=abacus'],
+        'exits': ['min_exit:=3', 'max_exit:=2'],
+    }.get(fault, [])
     with NodeProcess(folder, f'weights:={path}', *extra) as node:
         assert node.process.wait(60) == 1
         assert message in node.log()
@@ -359,6 +374,8 @@ def test_the_node_is_managed(client: Client, weights: Path, folder: Path) -> Non
             client.wait(lambda cycle=cycle: len(client.statuses) == cycle)
             assert client.statuses[-1].stop_reason == SegmentationStatus.EXIT_LIMIT
             assert client.statuses[-1].exit_index == 3
+            client.urgency(Urgency.CRITICAL)
+            client.spin(0.2)
             assert transition(Transition.TRANSITION_DEACTIVATE) == State.PRIMARY_STATE_INACTIVE
             client.image()
             client.spin(0.2)
@@ -366,3 +383,69 @@ def test_the_node_is_managed(client: Client, weights: Path, folder: Path) -> Non
             assert transition(Transition.TRANSITION_CLEANUP) == State.PRIMARY_STATE_UNCONFIGURED
         assert node.stop() == 0
         assert 'Traceback' not in node.log()
+
+
+def test_deactivation_under_load_loses_no_result(
+    client: Client, weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={weights}') as node:
+        client.connect(node)
+        change = client.node.create_client(ChangeState, '/adpc/change_state')
+        client.wait(change.service_is_ready, 60)
+        for _ in range(15):
+            for transition_id in (
+                Transition.TRANSITION_DEACTIVATE,
+                Transition.TRANSITION_ACTIVATE,
+            ):
+                for _ in range(4):
+                    client.image((32, 64))
+                    client.spin(0.006)
+                request = ChangeState.Request(transition=Transition(id=transition_id))
+                future = change.call_async(request)
+                client.wait(future.done)
+        client.connect(node)
+        client.image()
+        last = client.statuses[-1] if client.statuses else None
+        client.wait(lambda: client.statuses[-1:] != [last] and client.statuses[-1].exit_index == 4)
+        client.spin(0.3)
+        last = client.statuses[-1]
+        assert last.frames_segmented == len(client.statuses) == len(client.masks)
+        assert last.frames_received == last.frames_segmented + last.frames_dropped
+        assert 'Traceback' not in node.log()
+
+
+def test_progress_shows_every_exit_while_somebody_listens(
+    client: Client, weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={weights}') as node:
+        client.connect(node)
+        shown: dict[str, list[Image]] = {'mask': [], 'confidence': []}
+        for topic, into in shown.items():
+            client.node.create_subscription(
+                Image, f'/adpc/progress/{topic}', into.append, BEST_EFFORT
+            )
+        client.spin(0.5)
+        sent = client.image()
+        client.wait(lambda: all(len(images) == 4 for images in shown.values()))
+        assert all(i.header == sent.header for images in shown.values() for i in images)
+        client.wait(lambda: len(client.masks) == 1)
+        assert shown['mask'][-1].data == client.masks[0].data
+        assert shown['mask'][0].data != shown['mask'][-1].data
+
+
+def test_an_urgency_level_ends_with_its_hold_and_old_frames_are_dropped(
+    client: Client, weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={weights}', 'max_age_s:=0.5') as node:
+        client.connect(node)
+        client.urgency(Urgency.CRITICAL, hold_s=0.4)
+        client.spin(0.1)
+        client.image()
+        client.wait(lambda: len(client.statuses) == 1)
+        client.spin(0.5)
+        client.image(header=Header(stamp=Time(sec=1)))  # half a century old
+        client.image()
+        client.wait(lambda: len(client.statuses) == 2)
+        reasons = [status.stop_reason for status in client.statuses]
+        assert reasons == [SegmentationStatus.EXIT_LIMIT, SegmentationStatus.FINISHED]
+        assert client.statuses[-1].frames_dropped == 1

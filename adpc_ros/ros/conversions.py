@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+LARGEST_PX = 8192  # an edge; a mistaken size must not eat the memory
+
 # channels of each encoding, and which of them are red, green and blue
 _ENCODINGS: dict[str, tuple[int, slice | None]] = {
     'rgb8': (3, slice(0, 3)),
@@ -34,7 +36,8 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
 
     :param message: rgb8, bgr8, rgba8, bgra8 or mono8; rows may be padded (``step``).
     :return: (H, W, 3) uint8, RGB, a view of the message's data.
-    :raises InvalidImage: for another encoding, a size of zero, or too little data.
+    :raises InvalidImage: for another encoding, a size of zero or beyond
+        :data:`LARGEST_PX`, or too little data.
     """
     height, width, step = message.height, message.width, message.step
     if message.encoding not in _ENCODINGS:
@@ -45,6 +48,10 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
     channels, order = _ENCODINGS[message.encoding]
     if height == 0 or width == 0:
         raise InvalidImage('size', f'expected an image with pixels, got {height}x{width}')
+    if height > LARGEST_PX or width > LARGEST_PX:
+        raise InvalidImage(
+            'size', f'expected at most {LARGEST_PX} pixels an edge, got {height}x{width}'
+        )
     if step < width * channels:
         raise InvalidImage(
             'step',

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+
+from adpc_ros.ros.packaged import FASTDDS_PROFILE, packaged
 
 _DOMAINS = 100  # 1 to 100 are free of the ports that Linux hands out
 
@@ -17,10 +18,8 @@ def isolated(environment: Mapping[str, str]) -> dict[str, str]:
         is derived from the process id.
     :return: a copy with domain, discovery range and the shared-memory profile set.
     """
-    profile = Path(__file__).resolve().parents[2] / 'config' / 'fastdds_shared_memory.xml'
     result = dict(environment)
     result['ROS_DOMAIN_ID'] = environment.get('ADPC_DOMAIN_ID', str(1 + os.getpid() % _DOMAINS))
     result['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    if profile.exists():
-        result['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(profile)
+    result['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(packaged(FASTDDS_PROFILE))
     return result

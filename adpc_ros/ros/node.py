@@ -8,9 +8,12 @@ urgency: CRITICAL publishes what is there from its own callback.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 # Waiting compute threads must not take the core that a message needs; read when torch is loaded.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
@@ -26,14 +29,13 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, Publisher, Transition
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from rclpy.time import Time as RosTime
 from sensor_msgs.msg import Image
 
 from adpc_ros.msg import SegmentationStatus, Urgency
-from adpc_ros.network.checkpoint import Checkpoint, load
+from adpc_ros.network.checkpoint import load
 from adpc_ros.ros import parameters
 from adpc_ros.ros.conversions import InvalidImage, array_to_image, image_to_rgb
-from adpc_ros.ros.weights import packaged_weights
+from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
 from adpc_ros.runtime.engine import Engine, Frame, RenderedExit, Result
 from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.scheduler import Level, Publish
@@ -50,8 +52,8 @@ class SegmentationNode(LifecycleNode):
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._engine: Engine | None = None
-        self._checkpoint: Checkpoint | None = None
-        self._publishers_of_results: list[Publisher] = []
+        self._identity, self._exit_count, self._max_age_s = '', 0, math.inf
+        self._outputs: list[Publisher] = []
         self._inputs: list[Subscription] = []
         self._warned: set[str] = set()
 
@@ -60,57 +62,51 @@ class SegmentationNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights, compile, warm up, advertise."""
         try:
-            values = parameters.read(self)
-            device = torch.device(values.device)
-            if device.type == 'cuda' and not torch.cuda.is_available():
-                raise ValueError(f'device: {values.device} asked for, but CUDA is not available')
-            self._checkpoint = load(values.weights or packaged_weights())
-            torch.set_num_threads(values.threads or os.cpu_count() or 1)
-            plan = Plan(self._checkpoint.network.to(device), device)
-            self._engine = Engine(
-                plan,
-                values.policy(plan.exit_count),
-                self._publish,
-                self._publish_progress,
-                values.adaptive,
-            )
-            self._engine.warm_up((values.warmup_height, values.warmup_width))
-        except (ValueError, RuntimeError) as error:
-            self.get_logger().error(f'cannot configure: {error}')
+            self._compile(parameters.read(self))
+            self._advertise()
+        except Exception as error:  # whatever it is, it must be said: rclpy would swallow it
+            self.get_logger().error(f'cannot configure: {error or type(error).__name__}')
             self._free()
             return TransitionCallbackReturn.FAILURE
-        reliable = QoSProfile(depth=5)
-        self._mask = self.create_lifecycle_publisher(Image, '~/output/mask', reliable)
-        self._confidence = self.create_lifecycle_publisher(Image, '~/output/confidence', reliable)
-        self._status = self.create_lifecycle_publisher(
-            SegmentationStatus, '~/output/status', QoSProfile(depth=10)
-        )
-        best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._progress_mask = self.create_lifecycle_publisher(
-            Image, '~/progress/mask', best_effort
-        )
-        self._progress_confidence = self.create_lifecycle_publisher(
-            Image, '~/progress/confidence', best_effort
-        )
-        self._publishers_of_results = [
-            self._mask,
-            self._confidence,
-            self._status,
-            self._progress_mask,
-            self._progress_confidence,
-        ]
-        licence = self._checkpoint.info.get('licence')
-        self.get_logger().info(
-            f'{self._checkpoint.identity}: {self._checkpoint.classes.name} classes, '
-            f'{plan.exit_count} exits, {len(plan.steps)} steps on {device}, '
-            f'{torch.get_num_threads()} threads' + (f'; licence: {licence}' if licence else '')
-        )
         if not os.environ.get('FASTRTPS_DEFAULT_PROFILES_FILE'):
             self.get_logger().warning(
                 'FASTRTPS_DEFAULT_PROFILES_FILE is not set: Fast DDS loses most large images '
-                'between processes; use config/fastdds_shared_memory.xml here and at the camera'
+                f'between processes; use {FASTDDS_PROFILE} here and at the camera'
             )
         return TransitionCallbackReturn.SUCCESS
+
+    def _compile(self, values: parameters.Parameters) -> None:
+        device = torch.device(values.device)
+        if device.type == 'cuda' and not torch.cuda.is_available():
+            raise ValueError(f'device: {values.device} asked for, but CUDA is not available')
+        checkpoint = load(values.weights or packaged(WEIGHTS))
+        torch.set_num_threads(values.threads or os.cpu_count() or 1)
+        plan = Plan(checkpoint.network.to(device), device)
+        policy = values.policy(plan.exit_count)
+        self._engine = Engine(plan, policy, self._publish, self._publish_progress, values.adaptive)
+        self._engine.warm_up((values.warmup_height, values.warmup_width))
+        self._identity, self._exit_count = checkpoint.identity, plan.exit_count
+        self._max_age_s = policy.max_age_s
+        licence = checkpoint.info.get('licence')
+        self.get_logger().info(
+            f'{checkpoint.identity}: {checkpoint.classes.name} classes, {plan.exit_count} exits, '
+            f'{len(plan.steps)} steps on {device}, {torch.get_num_threads()} threads'
+            + (f'; licence: {licence}' if licence else '')
+        )
+
+    def _advertise(self) -> None:
+        reliable = QoSProfile(depth=5)
+        best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+        def advertise(kind: type, topic: str, qos: QoSProfile) -> Publisher:
+            self._outputs.append(self.create_lifecycle_publisher(kind, topic, qos))
+            return self._outputs[-1]
+
+        self._mask = advertise(Image, '~/output/mask', reliable)
+        self._confidence = advertise(Image, '~/output/confidence', reliable)
+        self._status = advertise(SegmentationStatus, '~/output/status', QoSProfile(depth=10))
+        self._progress_mask = advertise(Image, '~/progress/mask', best_effort)
+        self._progress_confidence = advertise(Image, '~/progress/confidence', best_effort)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe."""
@@ -118,11 +114,24 @@ class SegmentationNode(LifecycleNode):
         newest = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._inputs = [
             self.create_subscription(
-                Urgency, '~/input/urgency', self._on_urgency, QoSProfile(depth=10)
+                Urgency, '~/input/urgency', self._guarded(self._on_urgency), QoSProfile(depth=10)
             ),
-            self.create_subscription(Image, '~/input/image', self._on_image, newest),
+            self.create_subscription(
+                Image, '~/input/image', self._guarded(self._on_image), newest
+            ),
         ]
         return result
+
+    def _guarded(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Keep whatever a message provokes from ending the node."""
+
+        def guarded(message: Any) -> None:
+            try:
+                callback(message)
+            except Exception as error:
+                self._warn_once(f'{callback.__name__} {error}', f'message ignored: {error!r}')
+
+        return guarded
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, stop the worker and drop the frame."""
@@ -156,10 +165,10 @@ class SegmentationNode(LifecycleNode):
     def _free(self) -> None:
         if self._engine is not None:
             self._engine.close()
-        for publisher in self._publishers_of_results:
-            self.destroy_publisher(publisher)
-        self._engine = self._checkpoint = None
-        self._publishers_of_results = []
+        for publisher in self._outputs:
+            self.destroy_lifecycle_publisher(publisher)
+        self._engine = None
+        self._outputs = []
 
     def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         own = {p.name for p in changed} & parameters.NAMES
@@ -181,11 +190,16 @@ class SegmentationNode(LifecycleNode):
             self._engine.reject()
             self._warn_once(error.kind, f'image dropped: {error}')
             return
-        stamp = RosTime.from_msg(message.header.stamp, self.get_clock().clock_type)
-        age_s = (self.get_clock().now() - stamp).nanoseconds / 1e9
+        stamp = message.header.stamp  # plain numbers: rclpy's Time takes no negative seconds
+        now_ns: int = self.get_clock().now().nanoseconds
+        age_s = (now_ns - stamp.sec * 10**9 - stamp.nanosec) / 1e9
         if abs(age_s) > FAR_OFF_S:
             self._warn_once(
                 'stamp', f'image stamps are {age_s:.1f} s off the clock: is use_sim_time missing?'
+            )
+        elif age_s > self._max_age_s:
+            self._warn_once(
+                'age', f'image dropped: {age_s:.3f} s old, max_age_s is {self._max_age_s}'
             )
         self._engine.submit(image, message.header, age_s)
 
@@ -201,12 +215,12 @@ class SegmentationNode(LifecycleNode):
             )
             return
         deadline_s, hold_s = _seconds(message.deadline), _seconds(message.hold)
-        if deadline_s < 0 or hold_s < 0:
+        if deadline_s < 0 or hold_s < 0:  # the level counts all the same
             self._warn_once(
                 'negative urgency',
-                f'urgency ignored: expected deadline and hold >= 0 s, got {deadline_s}, {hold_s}',
+                f'expected deadline and hold >= 0 s, got {deadline_s}, {hold_s}: taken as 0',
             )
-            return
+            deadline_s, hold_s = max(deadline_s, 0.0), max(hold_s, 0.0)
         self._engine.urgency(level, deadline_s, hold_s, message.header.stamp)
 
     # Outputs
@@ -231,17 +245,16 @@ class SegmentationNode(LifecycleNode):
                 publisher.publish(array_to_image(values, frame.tag))
 
     def _status_of(self, result: Result) -> SegmentationStatus:
-        assert self._checkpoint is not None
         now_s = time.monotonic()
         status = SegmentationStatus()
         status.header = result.frame.tag
-        status.exit_count = self._checkpoint.network.config.exit_count
+        status.exit_count = self._exit_count
         status.stop_reason = int(result.reason)
+        status.urgency = int(result.level)
         decision, done = result.decision, result.exit
         if isinstance(decision, Publish):
-            status.urgency = int(decision.level)
             status.urgency_stamp = decision.urgency_stamp or Time()
-            status.deadline_missed = decision.deadline_missed
+            status.deadline_missed = now_s > decision.deadline_s
             if decision.event_s is not None:
                 status.preempt_time = _duration(now_s - decision.event_s)
         if done is not None:
@@ -254,7 +267,7 @@ class SegmentationNode(LifecycleNode):
         status.frames_received = result.counters.received
         status.frames_segmented = result.counters.segmented
         status.frames_dropped = result.counters.dropped
-        status.network = self._checkpoint.identity
+        status.network = self._identity
         return status
 
     def _warn_once(self, kind: str, text: str) -> None:

@@ -85,6 +85,7 @@ class Result:
         ``error``.
     :param exit: what to publish, None if the frame failed.
     :param started_s: when the computation began.
+    :param level: the urgency in force.
     :param counters: of all frames, up to and including this one.
     """
 
@@ -92,6 +93,7 @@ class Result:
     decision: Publish | Drop
     exit: RenderedExit | None
     started_s: float
+    level: Level
     counters: Counters
     error: Exception | None = None
 
@@ -111,7 +113,6 @@ class Engine:
         on_result: Callable[[Result], None] = lambda _: None,
         on_exit: Callable[[Frame, RenderedExit], None] | None = None,
         adaptive: bool = True,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Start the worker, idle.
@@ -122,23 +123,27 @@ class Engine:
             by two threads at once.
         :param on_exit: called by the worker for every exit, after its result if it has one.
         :param adaptive: False computes every position.
-        :param clock: monotonic, in seconds.
+        :raises ValueError: if the policy is for another number of exits.
         """
         self._plan = plan
         self._on_result, self._on_exit = on_result, on_exit
-        self._adaptive, self._clock = adaptive, clock
+        self._adaptive = adaptive
         adaptivity = plan.config.adaptivity
         by_probability = adaptivity is not None and adaptivity.criterion == 'max_probability'
         self._confident = (
             adaptivity.thresholds[0] if adaptivity is not None and by_probability else CONFIDENT
         )
-        self._scheduler = Scheduler(policy or Policy(plan.exit_count, max_exit=plan.exit_count))
+        policy = policy or Policy(plan.exit_count, max_exit=plan.exit_count)
+        if policy.exit_count != plan.exit_count:
+            raise ValueError(
+                f'expected a policy for {plan.exit_count} exits, got {policy.exit_count}'
+            )
+        self._scheduler = Scheduler(policy)
         self._lock = threading.Lock()  # around everything below
         self._wake = threading.Condition(self._lock)
         self._frames: dict[int, Frame] = {}
         self._frame_id = 0
         self._todo: int | None = None
-        self._running: int | None = None
         self._started_s = 0.0
         self._cancelled = False
         self._closed = False
@@ -152,7 +157,7 @@ class Engine:
     @torch.inference_mode()
     def warm_up(self, size: tuple[int, int]) -> None:
         """
-        Compute a black image in the caller's thread, so that the first frame finds all in place.
+        Compute a black image in the caller's thread: what is made at first use is made now.
 
         :param size: (H, W) in pixels.
         """
@@ -170,14 +175,17 @@ class Engine:
         :param tag: handed back with the result.
         :param age_s: time since the frame was captured, in seconds.
         :return: the frame's id.
+        :raises RuntimeError: if the engine is closed.
         """
         with self._lock:
-            now_s = self._clock()
+            if self._closed:
+                raise RuntimeError('the engine is closed')
+            now_s = time.monotonic()
             self._frame_id += 1
             frame = Frame(self._frame_id, image, tag, now_s, now_s - age_s)
             self._frames[frame.frame_id] = frame
-            pixels = image.shape[0] * image.shape[1]
-            self._carry_out(self._scheduler.frame(frame.frame_id, now_s, frame.captured_s, pixels))
+            size = (image.shape[0], image.shape[1])
+            self._carry_out(self._scheduler.frame(frame.frame_id, now_s, frame.captured_s, size))
         return frame.frame_id
 
     def reject(self) -> None:
@@ -195,7 +203,7 @@ class Engine:
         Parameters as in :meth:`adpc_ros.runtime.scheduler.Scheduler.urgency`.
         """
         with self._lock:
-            now_s = self._clock()
+            now_s = time.monotonic()
             self._carry_out(self._scheduler.urgency(level, now_s, deadline_s, hold_s, stamp))
         self._flush()
 
@@ -210,16 +218,26 @@ class Engine:
             return self._copy_counters()
 
     def stop(self) -> None:
-        """Drop what waits and what runs; the engine can be used again at once."""
+        """
+        Drop what waits and what runs, and return to ROUTINE; the engine can be used again at once.
+
+        Results that were decided before are out on return.
+        """
         with self._lock:
             self._carry_out(self._scheduler.stop())
+        self._flush()
 
     def close(self) -> None:
-        """Stop, and end the worker thread; does nothing the second time."""
+        """
+        Stop, and end the worker thread; does nothing the second time.
+
+        Not to be called from ``on_result``, which the worker may be waiting for.
+        """
         with self._lock:
             self._carry_out(self._scheduler.stop())
             self._closed = True
             self._wake.notify()
+        self._flush()
         if threading.current_thread() is not self._worker:
             self._worker.join()
 
@@ -243,14 +261,16 @@ class Engine:
                     self._put(frame, action, None)
 
     def _put(self, frame: Frame, decision: Publish | Drop, latest: RenderedExit | None) -> None:
-        error = None if latest is not None else self._error
+        error, self._error = self._error, None  # its traceback holds the frame's tensors
+        level = self._scheduler.level(time.monotonic())
+        counters = self._copy_counters()
         self._outbox.append(
-            Result(frame, decision, latest, self._started_s, self._copy_counters(), error)
+            Result(frame, decision, latest, self._started_s, level, counters, error)
         )
 
     def _copy_counters(self) -> Counters:
         counters = self._scheduler.counters
-        return replace(counters, drops=dict(counters.drops), stops=dict(counters.stops))
+        return replace(counters, drops=dict(counters.drops))
 
     # Outside the lock
 
@@ -276,11 +296,10 @@ class Engine:
                     self._wake.wait()
                 if self._todo is None:
                     return
-                self._running, self._todo = self._todo, None
+                frame_id, self._todo = self._todo, None
                 self._cancelled = self._closed
-                self._started_s = self._clock()
-                frame = self._frames.get(self._running)
-                frame_id = self._running
+                self._started_s = time.monotonic()
+                frame = self._frames.get(frame_id)
             try:
                 if frame is not None:  # else it was dropped before it began
                     self._segment(frame)
@@ -291,8 +310,7 @@ class Engine:
                     self._carry_out(self._scheduler.failed(frame_id))
             del frame
             with self._lock:
-                self._running = None
-                self._carry_out(self._scheduler.idle(frame_id, self._clock()))
+                self._carry_out(self._scheduler.idle(frame_id, time.monotonic()))
             self._flush()
 
     @torch.inference_mode()
@@ -344,13 +362,13 @@ class Engine:
             confident / pixels,
             done.macs / GI,
             done.active_share,
-            self._clock(),
+            time.monotonic(),
         )
 
     def _stopped(self) -> bool:
         """Look at the clock and at the cancel flag."""
         with self._lock:
-            actions = self._scheduler.tick(self._clock())
+            actions = self._scheduler.tick(time.monotonic())
             self._carry_out(actions)
             cancelled = self._cancelled
         if actions:

@@ -23,7 +23,7 @@ from adpc_ros.network.adaptivity import (
     fill_taps,
 )
 from adpc_ros.network.anytime import EXIT_COUNT, AnytimeNetwork
-from adpc_ros.network.exits import Heads
+from adpc_ros.network.exits import Heads, join_branches
 from adpc_ros.network.hrnet import Bottleneck, resize
 from adpc_ros.network.macs import conv_macs
 
@@ -309,8 +309,7 @@ def _unmasked(layer: nn.Module) -> Operation:
 
 
 def _join(_active: ActiveMap | None, *branches: Tensor) -> Tensor:
-    size = (branches[0].shape[2], branches[0].shape[3])
-    return torch.cat([resize(x, size) for x in branches], dim=1)
+    return join_branches(list(branches))
 
 
 def _sum_relu(_active: ActiveMap | None, own: Tensor, *others: Tensor) -> Tensor:

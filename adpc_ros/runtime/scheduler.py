@@ -16,7 +16,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-_SLOWER_AT_ONCE = 0.9  # an expected duration follows a slower sample at once, a faster one slowly
+_MEMORY = 0.9  # an expected duration follows a slower sample at once, a faster one slowly
+_CUT_SHORT = 1.5  # an exit that a deadline cut is expected to take this much longer than it ran
+_DOUBT = 0.99  # what is expected of an exit that was not tried fades until it is tried again
+_PUBLISH_S = 0.005  # kept free before a deadline, for publication
 
 
 class Level(enum.IntEnum):
@@ -60,7 +63,7 @@ class Policy:
     :param deadline_s: from a frame's stamp to its mask, in seconds; infinite for none.
     :param target_confidence: a frame ends once its mean confidence is above; 1.0 never.
     :param elevated_deadline_s: like ``deadline_s``, while the urgency is ELEVATED.
-    :param urgent_max_exit: like ``max_exit``, while the urgency is CRITICAL.
+    :param urgent_max_exit: like ``max_exit`` and beside it, while the urgency is CRITICAL.
     :param max_age_s: older frames are dropped on arrival, in seconds; infinite for none.
     :raises ValueError: if a value is out of range.
     """
@@ -107,16 +110,16 @@ class Publish(NamedTuple):
     """
     Publish this frame's exit; nothing else of the frame may be published.
 
-    ``level`` is the urgency in force, ``urgency_stamp`` that of the message that stopped the
-    frame, else None. ``event_s`` is the time of the event that preempted it, else None.
+    ``urgency_stamp`` is that of the message that stopped the frame, else None. ``deadline_s`` is
+    when the frame should be out, infinite for no deadline. ``event_s`` is the time of the event
+    that preempted it, else None.
     """
 
     frame_id: int
     exit_index: int
     reason: StopReason
-    level: Level
     urgency_stamp: Any
-    deadline_missed: bool
+    deadline_s: float
     event_s: float | None
 
 
@@ -137,7 +140,6 @@ class Counters:
     received: int = 0
     segmented: int = 0
     drops: dict[DropReason, int] = field(default_factory=lambda: dict.fromkeys(DropReason, 0))
-    stops: dict[StopReason, int] = field(default_factory=lambda: dict.fromkeys(StopReason, 0))
 
     @property
     def dropped(self) -> int:
@@ -149,7 +151,7 @@ class _Waiting(NamedTuple):
     frame_id: int
     captured_s: float
     arrived_s: float
-    pixels: int
+    size: tuple[int, int]
 
 
 class _Event(NamedTuple):
@@ -181,19 +183,20 @@ class Scheduler:
         self._level_until_s = math.inf
         self._elevated_deadline_s = policy.elevated_deadline_s
         self._expected_s = [0.0] * policy.exit_count  # to compute each exit after the one before
-        self._pixels = 0
+        self._size = (0, 0)
 
     # Events
 
     def frame(
-        self, frame_id: int, now_s: float, captured_s: float, pixels: int = 0
+        self, frame_id: int, now_s: float, captured_s: float, size: tuple[int, int] = (0, 0)
     ) -> list[Action]:
         """
         Take a new frame; the newest wins.
 
         :param frame_id: greater than that of every frame before.
-        :param captured_s: the frame's stamp on the monotonic clock.
-        :param pixels: of the image; durations are expected anew when it changes.
+        :param captured_s: the frame's stamp on the monotonic clock; if it is in the future,
+            deadlines count from arrival.
+        :param size: (H, W) of the image; durations are expected anew when it changes.
         """
         self.counters.received += 1
         if now_s - captured_s > self.policy.max_age_s:
@@ -201,7 +204,7 @@ class Scheduler:
         actions: list[Action] = []
         if self._waiting is not None:
             actions.append(self._drop(self._waiting.frame_id, DropReason.SUPERSEDED))
-        self._waiting = _Waiting(frame_id, captured_s, now_s, pixels)
+        self._waiting = _Waiting(frame_id, min(captured_s, now_s), now_s, size)
         running = self._running
         if running is None:
             return actions + self._start(now_s)
@@ -260,19 +263,17 @@ class Scheduler:
         if running is None or running.frame_id != frame_id:
             return []
         took_s = now_s - running.last_s
-        faster = (
-            _SLOWER_AT_ONCE * self._expected_s[exit_index - 1] + (1 - _SLOWER_AT_ONCE) * took_s
-        )
+        faster = _MEMORY * self._expected_s[exit_index - 1] + (1 - _MEMORY) * took_s
         self._expected_s[exit_index - 1] = max(took_s, faster)
         running.last_s = now_s
         if running.sealed:
             return []
         running.exits = exit_index
         policy, waiting = self.policy, self._waiting
-        if exit_index == policy.exit_count:
-            return self._seal(StopReason.FINISHED, now_s)
         if running.urgent is not None:
             return self._seal(StopReason.URGENT, now_s, running.urgent)
+        if exit_index == policy.exit_count:
+            return self._seal(StopReason.FINISHED, now_s)
         if exit_index >= running.exit_limit:
             return self._seal(StopReason.EXIT_LIMIT, now_s)
         if waiting is not None and exit_index >= policy.min_exit:
@@ -289,7 +290,6 @@ class Scheduler:
         if running is None or running.frame_id != frame_id or running.sealed:
             return []
         running.sealed = True
-        self.counters.stops[StopReason.FAILED] += 1
         return [self._drop(frame_id, DropReason.FAILED)]
 
     def idle(self, frame_id: int, now_s: float) -> list[Action]:
@@ -309,7 +309,8 @@ class Scheduler:
         return []
 
     def stop(self) -> list[Action]:
-        """Drop what waits and what runs."""
+        """Drop what waits and what runs, and return to ROUTINE."""
+        self._level, self._level_until_s = Level.ROUTINE, math.inf
         actions: list[Action] = []
         if self._waiting is not None:
             actions.append(self._drop(self._waiting.frame_id, DropReason.INACTIVE))
@@ -347,17 +348,19 @@ class Scheduler:
         if running.exits < self.policy.min_exit:
             return False
         next_exit_s = max(now_s, running.last_s + self._expected_s[running.exits])
-        return next_exit_s > self._deadline_s(running, now_s)
+        return next_exit_s + _PUBLISH_S > self._deadline_s(running, now_s)
 
     def _start(self, now_s: float) -> list[Action]:
         waiting = self._waiting
         if waiting is None:
             return []
-        if waiting.pixels != self._pixels:
-            self._pixels = waiting.pixels
+        if waiting.size != self._size:
+            self._size = waiting.size
             self._expected_s = [0.0] * self.policy.exit_count
         critical = self.level(now_s) is Level.CRITICAL
-        limit = self.policy.urgent_max_exit if critical else self.policy.max_exit
+        limit = self.policy.max_exit
+        if critical:
+            limit = min(limit, self.policy.urgent_max_exit)
         self._waiting = None
         self._running = _Running(waiting.frame_id, waiting.captured_s, limit, now_s)
         return [Start(waiting.frame_id)]
@@ -366,19 +369,27 @@ class Scheduler:
         running = self._running
         assert running is not None and running.exits and not running.sealed
         running.sealed = True
+        if reason is StopReason.DEADLINE:
+            self._doubt(running, now_s)
         self.counters.segmented += 1
-        self.counters.stops[reason] += 1
         publish = Publish(
             running.frame_id,
             running.exits,
             reason,
-            self.level(now_s),
             event.stamp if event else None,
-            now_s > self._deadline_s(running, now_s),
+            self._deadline_s(running, now_s),
             event.time_s if event else None,
         )
         done = reason is StopReason.FINISHED
         return [publish] if done else [publish, Cancel(running.frame_id)]
+
+    def _doubt(self, running: _Running, now_s: float) -> None:
+        """Learn from an exit that a deadline cut, or kept from being tried."""
+        tried_s, expected_s = now_s - running.last_s, self._expected_s[running.exits]
+        if tried_s > expected_s:
+            self._expected_s[running.exits] = _CUT_SHORT * tried_s
+        elif tried_s == 0:
+            self._expected_s[running.exits] = _DOUBT * expected_s
 
     def _drop(self, frame_id: int, reason: DropReason) -> Drop:
         self.counters.drops[reason] += 1
