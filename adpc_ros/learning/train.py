@@ -252,6 +252,9 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
                 checkpoint.save(best_file, network, samples.classes, info)
         with open(output / 'log.jsonl', 'a') as file:
             file.write(json.dumps(record) + '\n')
+        checkpoint.save(
+            output / 'last.safetensors', network, samples.classes, {'epoch': str(epoch + 1)}
+        )
         partial = output / 'last.pt.partial'
         torch.save(
             {
