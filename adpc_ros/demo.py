@@ -33,7 +33,7 @@ from adpc_ros.ros.domain import isolated
 from adpc_ros.ros.packaged import WEIGHTS, packaged
 from adpc_ros.runtime.scheduler import StopReason
 
-MOST_FRAMES = 150
+MOST_FRAMES = 110
 PANELS = 3
 ANIMATED_S = 10.0
 
@@ -265,7 +265,7 @@ def main() -> int:
     parser.add_argument('--bag', default=os.environ.get('BAG'), help='bag with an image topic')
     parser.add_argument('--weights', type=Path, help='weights file (default: packaged)')
     parser.add_argument('--out', type=Path, default=Path('demo'), help='folder for the report')
-    parser.add_argument('--act-s', type=float, default=10.0, help='length of acts 1 and 2')
+    parser.add_argument('--act-s', type=float, default=8.0, help='length of acts 1 and 2')
     parser.add_argument('--urgencies', type=int, default=100, help='in act 3')
     arguments = parser.parse_args()
     weights = (arguments.weights or packaged(WEIGHTS)).resolve()

@@ -26,10 +26,19 @@ from adpc_ros.network.anytime import EXIT_COUNT, AnytimeNetwork
 from adpc_ros.network.exits import Heads, join_branches
 from adpc_ros.network.hrnet import Bottleneck, resize
 from adpc_ros.network.macs import conv_macs
+from adpc_ros.runtime.fill import RingMap, fill_, ring_weights
 
 _TAP_MATTERS = 1e-9  # of the largest weight off the centre; less is below float32's resolution
 
 Operation = Callable[..., Tensor]
+
+
+def _taps_that_matter(taps: Tensor) -> Tensor:
+    middle = len(taps) // 2
+    reach = middle
+    while reach > 1 and taps[middle + reach] < _TAP_MATTERS * taps[middle + 1]:
+        reach -= 1
+    return taps[middle - reach : middle + reach + 1]
 
 
 class Folded:
@@ -52,25 +61,14 @@ class Folded:
             shift = norm.bias.detach().double() - norm.running_mean.double() * scale
             bias = bias * scale
         self.weight = weight.float().contiguous(memory_format=torch.channels_last)
-        self.inner_bias = bias.float() if bias.any() else None
-        self.shift = shift.float().view(1, -1, 1, 1)
-        self.dense_bias = (bias + shift).float()
+        self.bias = (bias + shift).float()
+        self.shift = shift.float()
         self.stride, self.padding, self.relu = conv.stride, conv.padding, relu
-        self.column: Tensor | None = None
-        self.window = 0
+        self.weights, self.reach, self.window = torch.empty(0), 0, 0
         if hasattr(conv, 'square_dis'):
-            self._keep_taps(fill_taps(conv.Lambda.detach(), conv.square_dis))
+            taps = _taps_that_matter(fill_taps(conv.Lambda.detach(), conv.square_dis))
+            self.weights, self.reach = ring_weights(taps), len(taps) // 2
             self.window = int(conv.square_dis.numel())
-
-    def _keep_taps(self, taps: Tensor) -> None:
-        middle = len(taps) // 2
-        reach = middle
-        while reach > 1 and taps[middle + reach] < _TAP_MATTERS * taps[middle + 1]:
-            reach -= 1
-        kept = taps[middle - reach : middle + reach + 1]
-        self.column = kept.view(1, 1, -1, 1).repeat(len(self.weight), 1, 1, 1).contiguous()
-        self.row = self.column.transpose(2, 3).contiguous()
-        self.reach = reach
 
     def to(self, device: torch.device) -> Folded:
         """Move the parameters to a device."""
@@ -80,28 +78,17 @@ class Folded:
         return self
 
     def __call__(
-        self, active: ActiveMap | None, x: Tensor, residual: Tensor | None = None
+        self, active: RingMap | None, x: Tensor, residual: Tensor | None = None
     ) -> Tensor:
         """Map (1, C, H, W) to (1, C', H', W') as convolution, BatchNorm, sum and ReLU do."""
-        if active is None:
-            y = functional.conv2d(x, self.weight, self.dense_bias, self.stride, self.padding)
-        else:
-            y = functional.conv2d(x, self.weight, self.inner_bias, self.stride, self.padding)
-            size = (y.shape[2], y.shape[3])
-            if active.share(size) < 1.0:
-                y = self._fill(y, active.at(size))
-            y = y.add_(self.shift)
+        y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        size = (y.shape[2], y.shape[3])
+        if active is not None and active.share(size) < 1.0:
+            y = y.contiguous(memory_format=torch.channels_last)
+            y = fill_(y, self.shift, active.ring(size, self.reach), self.weights)
         if residual is not None:
             y = y.add_(residual)
         return y.relu_() if self.relu else y
-
-    def _fill(self, y: Tensor, here: Tensor) -> Tensor:
-        assert self.column is not None
-        y = y.mul_(here)
-        channels = y.shape[1]
-        fill = functional.conv2d(y, self.column, None, 1, (self.reach, 0), 1, channels)
-        fill = functional.conv2d(fill, self.row, None, 1, (0, self.reach), 1, channels)
-        return torch.where(here, y, fill)
 
     def macs(self, y: Tensor, active: ActiveMap | None) -> int:
         """Count the multiply-accumulates that gave ``y``, as :mod:`adpc_ros.network.macs`."""
@@ -186,7 +173,7 @@ class Plan:
         """
         adaptivity = self.config.adaptivity if adaptive else None
         values: dict[int, Tensor] = {0: image}
-        active: ActiveMap | None = None
+        active: RingMap | None = None
         carried: Tensor | None = None
         macs = 0
         for step, frees in zip(self.steps, self._frees):
@@ -205,13 +192,13 @@ class Plan:
                 y = torch.where(active.at(size), y, carried)
             carried = y
             if step.exit_index < EXIT_COUNT and active_maps is not None:
-                active = active_maps[step.exit_index - 1]
+                active = RingMap(active_maps[step.exit_index - 1].at(size))
             elif step.exit_index < EXIT_COUNT and adaptivity is not None:
                 threshold = adaptivity.thresholds[step.exit_index - 1]
                 positions = active_positions(y, Criterion(adaptivity.criterion), threshold)
                 if active is not None:
                     positions &= active.at(size)
-                active = ActiveMap(positions)
+                active = RingMap(positions)
             share = 1.0 if active is None else active.share(size)
             yield Done(step, tuple(y.shape), macs, y, share)
 
