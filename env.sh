@@ -28,8 +28,8 @@ _adpc_enter() {  # REPOSITORY
   _adpc_prepend PYTHONPATH "$(echo "$1"/install/adpc_ros/lib/python3*/site-packages)"
   _adpc_prepend PYTHONPATH "$1"  # edited files count at once
   export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
-  # Waiting compute threads let others have their core.
-  export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+  # Compute threads that wait soon let others have their core.
+  export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-20000}"
   # Without it Fast DDS drops large images.
   export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$1/config/fastdds_shared_memory.xml}"
 }

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# Waiting compute threads must not take the core that a message needs; read when torch is loaded.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+# Compute threads that wait spin for some ten microseconds, long enough to find the next layer, then
+# sleep, so that a message gets its core; read when torch is loaded.
+os.environ.setdefault('GOMP_SPINCOUNT', '20000')
 
 import rclpy
 import torch
