@@ -280,6 +280,8 @@ def main() -> int:
     report = {'drive': drive.name, 'network': checkpoint.identity, **recording.report()}
     report['miou'] = judge(frames, drive.classes, checkpoint)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    for old in [*arguments.out.glob('exits_*.png'), arguments.out / 'drive.webp']:
+        old.unlink(missing_ok=True)
     pictures = draw(arguments.out, recording, frames, checkpoint)
     (arguments.out / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
     (arguments.out / 'report.md').write_text(
