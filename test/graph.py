@@ -130,7 +130,7 @@ class Client:
             )
 
         self.wait(connected, 60)
-        self.spin(0.5)  # the other side has to see the match, too
+        self.spin(1.0)  # the other side has to see the match, too
 
     def image(
         self, size: tuple[int, int] = (96, 128), encoding: str = 'rgb8', **fields: Any
