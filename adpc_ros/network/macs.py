@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d
+from adpc_ros.network.adaptivity import MaskedConv2d
 from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
 from adpc_ros.network.exits import Heads
 
@@ -140,22 +140,6 @@ class FrameCost(NamedTuple):
     active_shares: list[float]
 
 
-def count_maps(costs: Sequence[Sequence[ConvCost]], maps: Sequence[ActiveMap | None]) -> list[int]:
-    """
-    Count exactly what one image costs, from the active maps that ruled it.
-
-    :param costs: from :func:`exit_costs`, at the image's size.
-    :param maps: what each exit computed, of one image; None for all positions.
-    :return: cumulative multiply-accumulates of each exit.
-    """
-
-    def share(index: int, size: tuple[int, int]) -> float:
-        active = maps[index - 1]
-        return 1.0 if active is None else active.share(size)
-
-    return count(costs, share)
-
-
 def count_frame(network: AnytimeNetwork, image: Tensor, adaptive: bool = True) -> FrameCost:
     """
     Count exactly what one image costs, from the masks that it gets.
@@ -169,5 +153,10 @@ def count_frame(network: AnytimeNetwork, image: Tensor, adaptive: bool = True) -
             maps.append(out.active)
             size = (out.logits.shape[2], out.logits.shape[3])
             shares.append(1.0 if out.active is None else out.active.share(size))
+
+    def share(index: int, size: tuple[int, int]) -> float:
+        active = maps[index - 1]
+        return 1.0 if active is None else active.share(size)
+
     costs = exit_costs(network.config, (image.shape[2], image.shape[3]))
-    return FrameCost(count_maps(costs, maps), shares)
+    return FrameCost(count(costs, share), shares)

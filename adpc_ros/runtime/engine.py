@@ -143,7 +143,7 @@ class Engine:
         self._wake = threading.Condition(self._lock)
         self._frames: dict[int, Frame] = {}
         self._frame_id = 0
-        self._todo: int | None = None
+        self._due: int | None = None
         self._started_s = 0.0
         self._cancelled = False
         self._closed = False
@@ -246,7 +246,7 @@ class Engine:
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Start):
-                self._todo = action.frame_id
+                self._due = action.frame_id
                 self._wake.notify()
             elif isinstance(action, Cancel):
                 self._cancelled = True
@@ -292,11 +292,11 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._lock:
-                while self._todo is None and not self._closed:
+                while self._due is None and not self._closed:
                     self._wake.wait()
-                if self._todo is None:
+                if self._due is None:
                     return
-                frame_id, self._todo = self._todo, None
+                frame_id, self._due = self._due, None
                 self._cancelled = self._closed
                 self._started_s = time.monotonic()
                 frame = self._frames.get(frame_id)

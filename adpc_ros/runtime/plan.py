@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from adpc_ros.network.adaptivity import (
     ActiveMap,
-    Criterion,
     MaskedConv2d,
     active_positions,
     fill_taps,
@@ -195,7 +194,7 @@ class Plan:
                 active = RingMap(active_maps[step.exit_index - 1].at(size))
             elif step.exit_index < EXIT_COUNT and adaptivity is not None:
                 threshold = adaptivity.thresholds[step.exit_index - 1]
-                positions = active_positions(y, Criterion(adaptivity.criterion), threshold)
+                positions = active_positions(y, adaptivity.criterion, threshold)
                 if active is not None:
                     positions &= active.at(size)
                 active = RingMap(positions)
