@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +27,7 @@ from adpc_ros.labels import ClassSet
 from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.network.checkpoint import Checkpoint, load
 from adpc_ros.pictures import captioned, exit_panel, heat, overlay, save_animation
+from adpc_ros.processes import Processes
 from adpc_ros.ros.domain import isolated
 from adpc_ros.ros.packaged import WEIGHTS, packaged
 from adpc_ros.runtime.scheduler import StopReason
@@ -128,7 +127,7 @@ def run_graph(
     :param act_s: length of each of the first two acts, in seconds.
     :param urgencies: number of CRITICAL messages in the third.
 
-    :raises RuntimeError: if one of them ends with an error.
+    :raises ChildProcessError: if one of them ends with an error.
     """
     environment = isolated(os.environ)
     with tempfile.TemporaryDirectory() as folder:
@@ -139,30 +138,15 @@ def run_graph(
         height, width = frames[0].image.shape[:2]
         size = ['-p', f'warmup_height:={height}', '-p', f'warmup_width:={width}']
         node = [*python, 'adpc_ros.ros.node', '--ros-args', '-p', f'weights:={weights}', *size]
-        processes: dict[str, subprocess.Popen[bytes]] = {}
-        try:
-            graph = [*python, 'adpc_ros.demo_graph']
-            for name, command in (
-                ('node', node),
-                ('planner', [*graph, 'planner', str(seen)]),
-                ('camera', [*graph, 'camera', str(drive), str(sent), str(act_s), str(urgencies)]),
-            ):
-                processes[name] = subprocess.Popen(command, env=environment)
-            while processes['camera'].poll() is None:
-                if any(processes[name].poll() is not None for name in ('node', 'planner')):
-                    raise RuntimeError('the node or the planner ended too early')
-                time.sleep(0.1)
+        graph = [*python, 'adpc_ros.demo_graph']
+        with Processes(environment) as processes:
+            processes.start('node', node)
+            processes.start('planner', [*graph, 'planner', str(seen)])
+            camera = [*graph, 'camera', str(drive), str(sent), str(act_s), str(urgencies)]
+            processes.start('camera', camera)
+            processes.wait_for('camera')
             time.sleep(0.5)  # the planner takes what is under way
-            for name in ('planner', 'node'):
-                processes[name].send_signal(signal.SIGINT)
-            for name, process in processes.items():
-                if process.wait(30) != 0:
-                    raise RuntimeError(f'the {name} ended with status {process.returncode}')
-        finally:
-            for process in processes.values():
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+            processes.stop()
         return Recording(sent, seen)
 
 
@@ -274,7 +258,7 @@ def main() -> int:
         drive = open_drive(arguments.frames or None, arguments.bag or None)
         frames = collect(drive)
         recording = run_graph(frames, drive.rate_hz, weights, arguments.act_s, arguments.urgencies)
-    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         print(f'adpc_ros: {error}', file=sys.stderr)
         return 1
     report = {'drive': drive.name, 'network': checkpoint.identity, **recording.report()}

@@ -106,6 +106,15 @@ class Camera(Node):
 
     def run(self) -> None:
         """Play all acts and wait until the node has dealt with the last frame."""
+        self._find_node()
+        whole_s = self._measure()
+        # the last exit can follow, with a third of the time to spare
+        self._stream('camera rate', min(self._rate_hz, 0.65 / whole_s))
+        self._stream('faster', max(self._rate_hz, 2.0 / whole_s))
+        self._urgent(whole_s)
+        self._wait(self._settled, 10)
+
+    def _find_node(self) -> None:
         found = self._wait(
             lambda: (
                 self._image.get_subscription_count() > 0
@@ -118,12 +127,6 @@ class Camera(Node):
         if not found:
             raise RuntimeError('the node was not found within 60 s')
         self._sleep_until(time.monotonic() + 0.5)  # the other ends have to see it, too
-        whole_s = self._measure()
-        # the last exit can follow, with a third of the time to spare
-        self._stream('camera rate', min(self._rate_hz, 0.65 / whole_s))
-        self._stream('faster', max(self._rate_hz, 2.0 / whole_s))
-        self._urgent(whole_s)
-        self._wait(self._settled, 10)
 
     def _settled(self) -> bool:
         return self._done(self.frames[-1]['stamp_ns'])
@@ -132,12 +135,15 @@ class Camera(Node):
         """Let the node finish some frames; gives the time of a whole one, in seconds."""
         times_s = []
         for _ in range(10):
-            stamp_ns = self._publish('warm-up')
-            if not self._wait(lambda stamp_ns=stamp_ns: self._done(stamp_ns), 20):  # type: ignore[misc]
-                raise RuntimeError('the node gave no mask within 20 s')
+            self._publish_and_wait('warm-up')
             assert self.status is not None
             times_s.append(seconds(self.status.latency))
         return float(np.median(times_s[5:]))  # the first ones are slow
+
+    def _publish_and_wait(self, act: str) -> None:
+        stamp_ns = self._publish(act)
+        if not self._wait(lambda: self._done(stamp_ns), 20):
+            raise RuntimeError('the node gave no mask within 20 s')
 
     def _stream(self, act: str, rate_hz: float) -> None:
         next_s = time.monotonic()

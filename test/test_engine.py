@@ -12,10 +12,13 @@ import torch
 from networks import random_network
 
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
+from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.runtime.engine import Engine, Result
 from adpc_ros.runtime.images import render, to_input
-from adpc_ros.runtime.plan import Done, Plan
+from adpc_ros.runtime.plan import ComputedExit
+from adpc_ros.runtime.program import compile_network
 from adpc_ros.runtime.scheduler import Level, Policy, StopReason
+from adpc_ros.runtime.torch_plan import TorchPlan
 
 SIZE = (50, 70)
 
@@ -24,26 +27,35 @@ def picture(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
-class GatedPlan(Plan):
-    """A plan that waits before it completes an exit, until the test lets it."""
+def plan_of(network: AnytimeNetwork) -> TorchPlan:
+    return TorchPlan(compile_network(network))
+
+
+class GatedPlan(TorchPlan):
+    """A plan that waits before it gives an exit, until the test lets it."""
 
     def __init__(self) -> None:
-        super().__init__(random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3)))
+        network = random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
+        super().__init__(compile_network(network))
         self.gates = threading.Semaphore(0)
         self.fail_at: int | None = None
+        self.interrupts = 0
 
-    def execute(
+    def segment(
         self,
-        image: torch.Tensor,
+        image: np.ndarray,
         adaptive: bool = True,
         active_maps: list[ActiveMap] | None = None,
-    ) -> Iterator[Done]:
-        for done in super().execute(image, adaptive, active_maps):
-            while done.logits is not None and not self.gates.acquire(timeout=0.001):
-                yield done._replace(logits=None)  # a small unit of work
-            if done.logits is not None and done.step.exit_index == self.fail_at:
+    ) -> Iterator[ComputedExit | None]:
+        for computed in super().segment(image, adaptive, active_maps):
+            while computed is not None and not self.gates.acquire(timeout=0.001):
+                yield None  # a small unit of work
+            if computed is not None and computed.exit_index == self.fail_at:
                 raise RuntimeError('the kernel is broken')
-            yield done
+            yield computed
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
 
 
 class Recorder:
@@ -95,7 +107,7 @@ def test_results_equal_the_networks_exits(recorder: Recorder) -> None:
     network = random_network(2, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
     rendered = []
     engine = Engine(
-        Plan(network), on_result=recorder.on_result, on_exit=lambda _, r: rendered.append(r)
+        plan_of(network), on_result=recorder.on_result, on_exit=lambda _, r: rendered.append(r)
     )
     for seed, size in enumerate([SIZE, SIZE, (33, 95)]):
         engine.submit(picture(seed, size), tag=seed)
@@ -193,7 +205,7 @@ def test_an_error_in_a_callback_does_not_stop_the_worker(recorder: Recorder) -> 
         calls.append(args)
         raise RuntimeError('subscriber is gone')
 
-    engine = Engine(Plan(random_network()), on_result=broken, on_exit=broken)
+    engine = Engine(plan_of(random_network()), on_result=broken, on_exit=broken)
     for count in (5, 10):
         engine.submit(picture())
         wait_for(lambda count=count: len(calls) == count)
@@ -224,7 +236,7 @@ def test_nothing_of_a_failed_frame_is_kept(gated, recorder) -> None:
 
 
 def test_a_closed_engine_takes_no_frame() -> None:
-    engine = Engine(Plan(random_network()))
+    engine = Engine(plan_of(random_network()))
     engine.close()
     with pytest.raises(RuntimeError, match='closed'):
         engine.submit(picture())
@@ -232,7 +244,39 @@ def test_a_closed_engine_takes_no_frame() -> None:
 
 def test_a_policy_for_another_network_is_an_error() -> None:
     with pytest.raises(ValueError, match='expected a policy for 4 exits, got 3'):
-        Engine(Plan(random_network()), Policy(exit_count=3, max_exit=3))
+        Engine(plan_of(random_network()), Policy(exit_count=3, max_exit=3))
+
+
+@pytest.mark.parametrize('event', ['frame', 'critical', 'stop', 'close'])
+def test_whatever_cancels_a_frame_interrupts_the_plan(gated, event: str) -> None:
+    engine, plan = gated
+    engine.submit(picture())
+    run_exits(engine, plan, 1, 1)
+    assert plan.interrupts == 0
+    {
+        'frame': lambda: engine.submit(picture()),
+        'critical': lambda: engine.urgency(Level.CRITICAL),
+        'stop': engine.stop,
+        'close': engine.close,
+    }[event]()
+    assert plan.interrupts == 1
+
+
+def test_a_frame_that_ends_by_itself_interrupts_nothing(gated, recorder) -> None:
+    engine, plan = gated
+    engine.submit(picture())
+    run_exits(engine, plan, 1, 4)
+    wait_for(lambda: len(recorder.results) == 1)
+    assert plan.interrupts == 0
+
+
+def test_a_warm_up_computes_every_exit_and_publishes_nothing(gated, recorder) -> None:
+    engine, plan = gated
+    for _ in range(4):
+        plan.gates.release()
+    engine.warm_up(SIZE)
+    assert len(plan.step_times()) == len(plan.program.steps)
+    assert not recorder.results and engine.latest() is None
 
 
 def test_close_ends_the_worker_in_mid_frame_and_twice_is_fine(recorder: Recorder) -> None:
@@ -247,7 +291,7 @@ def test_close_ends_the_worker_in_mid_frame_and_twice_is_fine(recorder: Recorder
 def test_many_frames_and_urgencies_from_two_threads_keep_the_books() -> None:
     recorder = Recorder()
     engine = Engine(
-        Plan(random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))),
+        plan_of(random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))),
         Policy(elevated_deadline_s=0.005),
         recorder.on_result,
     )

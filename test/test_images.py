@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import NetworkConfig
 from adpc_ros.runtime.images import (
     ROWS_PER_BAND,
     Rendered,
+    confident_threshold,
     padded_size,
     render,
     render_bands,
@@ -118,3 +120,18 @@ def test_a_view_that_is_not_contiguous_is_read_right() -> None:
 def test_another_form_of_image_is_refused(image: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match=r'expected an \(H, W, 3\) uint8 RGB image, got \('):
         to_input(image, CONFIG, CPU)
+
+
+@pytest.mark.parametrize(
+    ('adaptivity', 'expected'),
+    [
+        (Adaptivity(thresholds=(0.6, 0.7, 0.8)), 0.6),
+        (Adaptivity(Criterion.ENTROPY, (0.5,) * 3), 0.998),
+        (None, 0.998),
+    ],
+    ids=['probability', 'entropy', 'none'],
+)
+def test_a_pixel_is_confident_from_the_first_threshold_on(
+    adaptivity: Adaptivity | None, expected: float
+) -> None:
+    assert confident_threshold(NetworkConfig('hrnet_tiny', adaptivity=adaptivity)) == expected

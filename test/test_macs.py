@@ -20,7 +20,8 @@ from adpc_ros.network.anytime import NetworkConfig
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.macs import GI, ConvCost, count_frame, count_shares
 from adpc_ros.runtime.images import to_input
-from adpc_ros.runtime.plan import Plan
+from adpc_ros.runtime.program import compile_network
+from adpc_ros.runtime.torch_plan import TorchPlan
 
 # arXiv:2104.00749, tables 1, 3 and 4: GiMAC at 1024x2048, 19 classes, up to each exit
 PAPER = {
@@ -101,8 +102,9 @@ def test_masks_need_a_network_with_adaptivity() -> None:
 def test_a_frames_count_equals_what_the_plan_executed(heads: Heads, adaptive: bool) -> None:
     network = random_network(0, heads, Adaptivity(thresholds=(0.6, 0.7, 0.5), window=5))
     image = random_image(96, 64)
+    plan = TorchPlan(compile_network(network))
     with torch.inference_mode():
-        done = [d for d in Plan(network).execute(image, adaptive) if d.logits is not None]
+        done = [d for d in plan.execute(image, adaptive) if d.logits is not None]
     counts, shares = count_frame(network, image, adaptive)
     assert counts == [d.macs for d in done]
     assert shares == pytest.approx([1.0, *(d.active_share for d in done[:-1])])

@@ -246,15 +246,19 @@ def test_garbage_is_dropped_counted_and_warned_of_once(
 FAILS_ONCE = """
 import sys
 from adpc_ros.ros import node
-from adpc_ros.runtime.plan import Plan
-execute, calls = Plan.execute, []
-def broken(self, *arguments):
-    calls.append(1)
-    for done in execute(self, *arguments):
-        if len(calls) == 3:  # the first is the warm-up
-            raise RuntimeError('out of everything')
-        yield done
-Plan.execute = broken
+make_plan, calls = node.make_plan, []
+def broken_plan(*arguments, **options):
+    plan = make_plan(*arguments, **options)
+    segment = plan.segment
+    def broken(*arguments):
+        calls.append(1)
+        for computed in segment(*arguments):
+            if len(calls) == 3:  # the first is the warm-up
+                raise RuntimeError('out of everything')
+            yield computed
+    plan.segment = broken
+    return plan
+node.make_plan = broken_plan
 sys.exit(node.main())
 """
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
 from networks import random_image, random_network
 
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, Criterion
+from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.macs import count_frame
-from adpc_ros.runtime.plan import Plan
+from adpc_ros.runtime import torch_layers
+from adpc_ros.runtime.images import render, to_input
+from adpc_ros.runtime.plan import ComputedExit, make_plan
+from adpc_ros.runtime.program import Conv, compile_network
+from adpc_ros.runtime.torch_plan import Done, TorchPlan
 
 CASES = {
     'redesigned': dict(heads=Heads.REDESIGNED, adaptivity=Adaptivity(thresholds=(0.6,) * 3)),
@@ -27,6 +35,24 @@ DEVICES = [
 ]
 
 
+def picture(size: tuple[int, int] = (50, 70), seed: int = 0) -> np.ndarray:
+    soft = random_image(*size, seed)[0].permute(1, 2, 0).numpy() * 60 + 120
+    return soft.clip(0, 255).astype(np.uint8)
+
+
+def torch_plan_of(network: AnytimeNetwork, device: str = 'cpu') -> TorchPlan:
+    return TorchPlan(compile_network(network), device)
+
+
+def exits_of(plan: TorchPlan, image: torch.Tensor, *args: object, **options: object) -> list[Done]:
+    with torch.inference_mode():
+        return [d for d in plan.execute(image, *args, **options) if d.logits is not None]
+
+
+def assert_close(got: torch.Tensor, expected: torch.Tensor, limit: float = 1e-4) -> None:
+    assert (got - expected).abs().max().item() <= limit * expected.abs().max().item()
+
+
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])
 @pytest.mark.parametrize('case', CASES)
@@ -35,11 +61,10 @@ def test_every_exit_equals_the_networks(case: str, adaptive: bool, device: str) 
     image = random_image(64, 96).to(device)
     with torch.inference_mode():
         expected = list(network.exits(image, adaptive))
-        got = [d for d in Plan(network, device).execute(image, adaptive) if d.logits is not None]
+    got = exits_of(torch_plan_of(network, device), image, adaptive)
     assert len(got) == len(expected) == network.config.exit_count
     for done, out in zip(got, expected):
-        limit = 1e-4 * out.logits.abs().max().item()
-        assert (done.logits - out.logits).abs().max().item() <= limit
+        assert_close(done.logits, out.logits)
         if out.next_active is not None:
             share = out.next_active.share((16, 24))
             assert done.active_share == pytest.approx(share)
@@ -51,8 +76,7 @@ def test_every_exit_equals_the_networks(case: str, adaptive: bool, device: str) 
 def test_counted_multiplications_equal_the_networks() -> None:
     network = random_network(seed=0, **CASES['redesigned'])
     image = random_image(64, 96)
-    with torch.inference_mode():
-        done = [d.macs for d in Plan(network).execute(image) if d.logits is not None]
+    done = [d.macs for d in exits_of(torch_plan_of(network), image)]
     assert done == count_frame(network, image).macs
 
 
@@ -64,13 +88,50 @@ def test_injected_active_maps_rule_the_stages(share: float) -> None:
     maps = [ActiveMap(torch.from_numpy(rng.random((1, 1, 16, 16)) < share)) for _ in range(3)]
     with torch.inference_mode():
         expected = [out.logits for out in network.exits(image, active_maps=maps)]
-        got = [
-            d.logits
-            for d in Plan(network).execute(image, active_maps=maps)
-            if d.logits is not None
-        ]
-    for a, b in zip(got, expected):
-        assert (a - b).abs().max().item() <= 1e-4 * b.abs().max().item()
+    got = exits_of(torch_plan_of(network), image, active_maps=maps)
+    assert len(got) == len(expected)
+    for done, logits in zip(got, expected):
+        assert_close(done.logits, logits)
+
+
+def test_active_maps_without_adaptivity_are_refused() -> None:
+    plan = torch_plan_of(random_network())
+    maps = [ActiveMap(torch.ones(1, 1, 8, 8, dtype=torch.bool))] * 3
+    with pytest.raises(ValueError, match='active maps need a network with adaptivity'):
+        next(plan.execute(random_image(32, 32), active_maps=maps))
+
+
+@pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])
+def test_pytorchs_own_convolution_gives_the_same(
+    adaptive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = compile_network(random_network(seed=0, **CASES['redesigned']))
+    image = random_image(64, 96)
+    expected = exits_of(TorchPlan(program), image, adaptive)
+    monkeypatch.setattr(torch_layers, '_has_onednn', lambda *_: False)
+    for a, b in zip(exits_of(TorchPlan(program), image, adaptive), expected):
+        assert_close(a.logits, b.logits)
+
+
+@pytest.mark.parametrize('onednn', [True, False], ids=['onednn', 'own'])
+@pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])
+def test_bfloat16_is_near_the_network(
+    adaptive: bool, onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not onednn:
+        monkeypatch.setattr(torch_layers, '_has_onednn', lambda *_: False)
+    network = random_network(seed=1, **CASES['redesigned'])
+    image = random_image(64, 96)
+    with torch.inference_mode():
+        own = list(network.exits(image, adaptive))
+        maps = [out.next_active for out in own[:-1]] if adaptive else None
+    plan = TorchPlan(compile_network(network), dtype=torch.bfloat16)
+    got = exits_of(plan, image, adaptive, active_maps=maps)
+    for done, out in zip(got, own):
+        assert done.logits.dtype == torch.float32
+        assert_close(done.logits, out.logits, 0.08)  # eight bits, many layers
+        same = done.logits.argmax(1) == out.logits.argmax(1)
+        assert same.float().mean() > 0.9  # random scores lie closer together than trained ones
 
 
 def test_nothing_is_computed_before_it_is_asked_for() -> None:
@@ -86,14 +147,138 @@ def test_nothing_is_computed_before_it_is_asked_for() -> None:
 
 
 def test_no_state_survives_between_calls() -> None:
-    network = random_network(seed=0, **CASES['redesigned'])
-    plan = Plan(network)
-    first, second = random_image(64, 64, seed=1), random_image(64, 64, seed=2)
+    plan = torch_plan_of(random_network(seed=0, **CASES['redesigned']))
+    first, second = random_image(64, 64, seed=1), random_image(64, 96, seed=2)
+    alone = [done.logits for done in exits_of(plan, first)]
     with torch.inference_mode():
-        alone = [d.logits for d in plan.execute(first) if d.logits is not None]
         cut = plan.execute(second)
-        for _ in range(len(plan.steps) // 2):
+        for _ in range(len(plan.program.steps) // 2):
             next(cut)
         cut.close()
-        again = [d.logits for d in plan.execute(first) if d.logits is not None]
+    again = [done.logits for done in exits_of(plan, first)]
     assert all(torch.equal(a, b) for a, b in zip(alone, again))
+
+
+def test_a_program_is_what_the_network_was() -> None:
+    network = random_network(seed=0, **CASES['redesigned'])
+    program = compile_network(network)
+    expected = exits_of(TorchPlan(program), random_image(32, 32))
+    for value in network.state_dict().values():
+        value.zero_()
+    for a, b in zip(exits_of(TorchPlan(program), random_image(32, 32)), expected):
+        assert torch.equal(a.logits, b.logits)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_a_programs_steps_read_only_what_is_there(case: str) -> None:
+    network = random_network(seed=0, **CASES[case])
+    program = compile_network(network)
+    there = {0}
+    for step, frees in zip(program.steps, program.last_reads()):
+        assert there.issuperset(step.inputs)
+        assert step.output not in there
+        there = (there | {step.output}) - set(frees)
+        if step.gives_exit:
+            there.remove(step.output)
+    assert not there, 'every value is read'
+    convs = {s.name: s.operation for s in program.steps if isinstance(s.operation, Conv)}
+    modules = {n: m for n, m in network.named_modules() if isinstance(m, torch.nn.Conv2d)}
+    assert convs.keys() == modules.keys()
+    for name, conv in convs.items():
+        assert conv.weight.shape == modules[name].weight.shape
+        assert {t.dtype for t in (conv.weight, conv.bias, conv.shift)} == {torch.float32}
+        masked = hasattr(modules[name], 'square_dis')
+        assert (conv.taps is not None, conv.window > 0) == (masked, masked)
+
+
+@pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])
+@pytest.mark.parametrize('case', ['redesigned', 'base'])
+def test_a_segmented_image_is_the_networks_rendered(case: str, adaptive: bool) -> None:
+    network = random_network(seed=0, **CASES[case])
+    image = picture()
+    plan = torch_plan_of(network)
+    with pytest.raises(RuntimeError, match='no exit yet'):
+        plan.logits()
+    x = to_input(image, network.config, torch.device('cpu'))
+    with torch.inference_mode():
+        expected = list(network.exits(x, adaptive))
+    count = 0
+    for computed in plan.segment(image, adaptive):
+        if computed is None:
+            continue
+        out = expected[count]
+        count += 1
+        assert computed.exit_index == count
+        rendered, mean = render(out.logits, (50, 70))
+        assert (computed.rendered.class_ids == rendered.class_ids).mean() > 0.999
+        difference = computed.rendered.confidence.astype(int) - rendered.confidence
+        assert np.abs(difference).max() <= 1
+        assert computed.mean_confidence == pytest.approx(mean, abs=1e-3)
+        threshold = 0.6 if network.config.adaptivity else 0.998
+        sure = (rendered.confidence >= threshold * 255).mean()
+        assert computed.confident_share == pytest.approx(sure, abs=0.01)
+        assert_close(plan.logits(), out.logits)
+    assert count == network.config.exit_count
+    counts, shares = count_frame(network, x, adaptive)
+    assert computed.macs == counts[-1]
+    names = [(step.name, step.exit_index) for step in plan.program.steps]
+    times = plan.step_times()
+    assert [t[:2] for t in times] == names
+    assert times[0].shape == (64, 32, 48)
+    assert all(t.seconds > 0 for t in times)
+    at_quarter = {t.exit_index: t.active_share for t in times if t.shape[1:] == (16, 24)}
+    assert list(at_quarter.values()) == pytest.approx(shares)
+
+
+def test_a_segmentation_yields_often_and_can_be_dropped() -> None:
+    plan = torch_plan_of(random_network(seed=0, **CASES['redesigned']))
+    image = picture((150, 70))
+    whole = list(plan.segment(image))
+    bands = 4 * 3
+    assert whole.count(None) == len(plan.program.steps) + bands
+    times = plan.step_times()
+    cut = plan.segment(image)
+    assert [next(cut) for _ in range(5)] == [None] * 5
+    plan.interrupt()
+    cut.close()
+    assert plan.step_times() is times, 'of what was carried to its end'
+    again = [computed for computed in plan.segment(image) if computed is not None]
+    for a, b in zip(again, (computed for computed in whole if computed is not None)):
+        assert isinstance(a, ComputedExit)
+        np.testing.assert_array_equal(a.rendered.class_ids, b.rendered.class_ids)
+
+
+@pytest.mark.parametrize('image', [np.zeros((32,), np.uint8), np.zeros((4, 4, 3), np.float32)])
+def test_another_form_of_image_is_refused(image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r'expected an \(H, W, 3\) uint8 RGB image'):
+        next(torch_plan_of(random_network()).segment(image))
+
+
+@pytest.mark.parametrize('error', [ImportError('no module'), OSError('no library'), None])
+def test_without_native_kernels_pytorch_computes_and_says_so(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unsupported(Exception):
+        pass
+
+    def native(*_: object, **__: object) -> None:
+        raise error or Unsupported('too many classes')
+
+    module = types.SimpleNamespace(CpuPlan=native, Unsupported=Unsupported)
+    monkeypatch.setitem(sys.modules, 'adpc_ros.runtime.cpu', module)
+    plan = make_plan(random_network(), dtype=torch.bfloat16)
+    assert isinstance(plan, TorchPlan)
+    assert plan.description == 'PyTorch bfloat16 on cpu'
+    assert str(error or 'too many classes') in caplog.text
+    assert 'PyTorch computes instead' in caplog.text
+
+
+def test_native_kernels_are_chosen_where_they_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.SimpleNamespace(
+        CpuPlan=lambda program, **options: (program.config, options), Unsupported=RuntimeError
+    )
+    monkeypatch.setitem(sys.modules, 'adpc_ros.runtime.cpu', module)
+    network = random_network()
+    options = {'dtype': torch.float32, 'threads': 3}
+    assert make_plan(network, threads=3) == (network.config, options)
+    assert isinstance(make_plan(network, 'meta'), TorchPlan)

@@ -31,6 +31,17 @@ def shares(text: str) -> tuple[float, ...]:
     return values
 
 
+def probability(text: str) -> float:
+    """Read a number in [0, 1]."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'expected a number in [0, 1], got {text!r}')
+    return value
+
+
 def positive(text: str) -> int:
     """Read a positive whole number."""
     if not text.isdecimal() or not int(text):

@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.macs import GI
-from adpc_ros.runtime.images import render, to_input
-from adpc_ros.runtime.plan import Plan
+from adpc_ros.runtime.program import compile_network
+from adpc_ros.runtime.torch_plan import TorchPlan
 
 
 class Evaluation(NamedTuple):
@@ -49,20 +48,16 @@ def evaluate(
     :param samples: pairs of (H, W, 3) uint8 RGB image and (H, W) uint8 label, any sizes.
     :raises ValueError: if there are no samples.
     """
-    plan = Plan(network, next(network.parameters()).device)
+    plan = TorchPlan(compile_network(network), next(network.parameters()).device)
     confusions = [Confusion(network.config.class_count) for _ in range(plan.exit_count)]
     masked: list[list[float]] = []
     macs: list[list[int]] = []
-    with torch.inference_mode():
-        for image, label in tqdm(samples, 'evaluate', disable=not progress):
-            steps = plan.execute(to_input(image, plan.config, plan.device), adaptive)
-            exits = [done for done in steps if done.logits is not None]
-            for done, confusion in zip(exits, confusions):
-                assert done.logits is not None
-                rendered, _ = render(done.logits, label.shape)
-                confusion.add(label, rendered.class_ids)
-            masked.append([1 - done.active_share for done in exits[:-1]])
-            macs.append([done.macs for done in exits])
+    for image, label in tqdm(samples, 'evaluate', disable=not progress):
+        exits = [computed for computed in plan.segment(image, adaptive) if computed is not None]
+        for computed, confusion in zip(exits, confusions):
+            confusion.add(label, computed.rendered.class_ids)
+        masked.append([1 - computed.active_share for computed in exits[:-1]])
+        macs.append([computed.macs for computed in exits])
     if not macs:
         raise ValueError('nothing to evaluate: expected at least one image')
     gimac = np.mean(macs, axis=0) / GI

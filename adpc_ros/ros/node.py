@@ -38,7 +38,7 @@ from adpc_ros.ros import parameters
 from adpc_ros.ros.conversions import InvalidImage, array_to_image, image_to_rgb
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
 from adpc_ros.runtime.engine import Engine, Frame, RenderedExit, Result
-from adpc_ros.runtime.plan import Plan
+from adpc_ros.runtime.plan import make_plan
 from adpc_ros.runtime.scheduler import Level, Publish
 
 FAR_OFF_S = 10.0  # a stamp this far from the clock was made by another clock
@@ -81,8 +81,9 @@ class SegmentationNode(LifecycleNode):
         if device.type == 'cuda' and not torch.cuda.is_available():
             raise ValueError(f'device: {values.device} asked for, but CUDA is not available')
         checkpoint = load(values.weights or packaged(WEIGHTS))
-        torch.set_num_threads(values.threads or os.cpu_count() or 1)
-        plan = Plan(checkpoint.network.to(device), device)
+        threads = values.threads or os.cpu_count() or 1
+        torch.set_num_threads(threads)
+        plan = make_plan(checkpoint.network, device, threads=threads)
         policy = values.policy(plan.exit_count)
         self._engine = Engine(plan, policy, self._publish, self._publish_progress, values.adaptive)
         self._engine.warm_up((values.warmup_height, values.warmup_width))
@@ -91,8 +92,7 @@ class SegmentationNode(LifecycleNode):
         licence = checkpoint.info.get('licence')
         self.get_logger().info(
             f'{checkpoint.identity}: {checkpoint.classes.name} classes, {plan.exit_count} exits, '
-            f'{len(plan.steps)} steps on {device}, {torch.get_num_threads()} threads'
-            + (f'; licence: {licence}' if licence else '')
+            f'{plan.description}, {threads} threads' + (f'; licence: {licence}' if licence else '')
         )
 
     def _advertise(self) -> None:

@@ -16,12 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from adpc_ros.network.macs import GI
-from adpc_ros.runtime.images import Rendered, render, render_bands, to_input
-from adpc_ros.runtime.plan import Done, Plan
+from adpc_ros.runtime.images import Rendered
+from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.scheduler import (
     Action,
     Cancel,
@@ -37,8 +36,6 @@ from adpc_ros.runtime.scheduler import (
 )
 
 log = logging.getLogger(__name__)
-
-CONFIDENT = 0.998  # the paper's threshold, where a network has none of its own
 
 
 class Frame(NamedTuple):
@@ -128,11 +125,6 @@ class Engine:
         self._plan = plan
         self._on_result, self._on_exit = on_result, on_exit
         self._adaptive = adaptive
-        adaptivity = plan.config.adaptivity
-        by_probability = adaptivity is not None and adaptivity.criterion == 'max_probability'
-        self._confident = (
-            adaptivity.thresholds[0] if adaptivity is not None and by_probability else CONFIDENT
-        )
         policy = policy or Policy(plan.exit_count, max_exit=plan.exit_count)
         if policy.exit_count != plan.exit_count:
             raise ValueError(
@@ -154,18 +146,14 @@ class Engine:
         self._worker = threading.Thread(target=self._work, name='adpc_worker', daemon=True)
         self._worker.start()
 
-    @torch.inference_mode()
     def warm_up(self, size: tuple[int, int]) -> None:
         """
         Compute a black image in the caller's thread: what is made at first use is made now.
 
         :param size: (H, W) in pixels.
         """
-        black = np.zeros((*size, 3), np.uint8)
-        image = to_input(black, self._plan.config, self._plan.device)
-        for done in self._plan.execute(image, self._adaptive):
-            if done.logits is not None:
-                render(done.logits, size)
+        for _ in self._plan.segment(np.zeros((*size, 3), np.uint8), self._adaptive):
+            pass
 
     def submit(self, image: NDArray[np.uint8], tag: Any = None, age_s: float = 0.0) -> int:
         """
@@ -250,6 +238,7 @@ class Engine:
                 self._wake.notify()
             elif isinstance(action, Cancel):
                 self._cancelled = True
+                self._plan.interrupt()
             elif isinstance(action, Publish):
                 latest = self._latest
                 assert latest is not None
@@ -313,26 +302,32 @@ class Engine:
                 self._carry_out(self._scheduler.idle(frame_id, time.monotonic()))
             self._flush()
 
-    @torch.inference_mode()
     def _segment(self, frame: Frame) -> None:
-        image = to_input(frame.image, self._plan.config, self._plan.device)
-        exit_index = 0
-        for done in self._plan.execute(image, self._adaptive):
+        for computed in self._plan.segment(frame.image, self._adaptive):
             if self._stopped():
                 return
-            if done.logits is None:
+            if computed is None:
                 continue
-            exit_index += 1
-            rendered = self._render(frame, exit_index, done)
-            if rendered is None:
-                return
+            rendered = RenderedExit(
+                frame.frame_id,
+                computed.exit_index,
+                computed.rendered,
+                computed.mean_confidence,
+                computed.confident_share,
+                computed.macs / GI,
+                computed.active_share,
+                time.monotonic(),
+            )
             with self._lock:
                 if self._cancelled:
                     return
                 self._latest = rendered
                 self._carry_out(
                     self._scheduler.exit_rendered(
-                        frame.frame_id, exit_index, rendered.time_s, rendered.mean_confidence
+                        frame.frame_id,
+                        rendered.exit_index,
+                        rendered.time_s,
+                        rendered.mean_confidence,
                     )
                 )
             self._flush()
@@ -341,29 +336,6 @@ class Engine:
                     self._on_exit(frame, rendered)
                 except Exception:
                     log.exception('reporting an exit of frame %d failed', frame.frame_id)
-
-    def _render(self, frame: Frame, exit_index: int, done: Done) -> RenderedExit | None:
-        """Render an exit into new arrays; None if the frame was cancelled meanwhile."""
-        assert done.logits is not None
-        size = (frame.image.shape[0], frame.image.shape[1])
-        into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
-        total = confident = 0.0
-        for band in render_bands(done.logits, size, into, self._confident):
-            total += band.confidence_sum
-            confident += band.confident_pixels
-            if self._stopped():
-                return None
-        pixels = size[0] * size[1]
-        return RenderedExit(
-            frame.frame_id,
-            exit_index,
-            into,
-            total / pixels,
-            confident / pixels,
-            done.macs / GI,
-            done.active_share,
-            time.monotonic(),
-        )
 
     def _stopped(self) -> bool:
         """Look at the clock and at the cancel flag."""

@@ -83,15 +83,17 @@ def fill_(y: Tensor, shift: Tensor, ring: Ring, weights: Tensor) -> Tensor:
     """
     Interpolate inactive positions in place.
 
-    :param y: (1, C, H, W) float in channels_last order, what was computed plus ``shift``.
-    :param shift: (C,) float, which BatchNorm adds after the interpolation.
-    :param weights: (K,) float from :func:`ring_weights`.
+    :param y: (1, C, H, W) float32 or bfloat16 in channels_last order, what was computed plus
+        ``shift``.
+    :param shift: (C,) float32, which BatchNorm adds after the interpolation.
+    :param weights: (K,) float32 from :func:`ring_weights`.
     :return: ``y``.
     """
     flat = y.permute(0, 2, 3, 1).view(-1, y.shape[1])
-    share = ring.near * weights
+    share = (ring.near * weights).to(y.dtype)
     values = functional.embedding_bag(ring.neighbours, flat, per_sample_weights=share, mode='sum')
-    values += (1 - share.sum(dim=1, keepdim=True)) * shift  # the neighbours brought some of it
-    flat.index_copy_(0, ring.inactive, shift.expand(len(ring.inactive), -1))
+    brought = share.float().sum(dim=1, keepdim=True)  # of the shift, by the neighbours
+    values = (values + (1 - brought) * shift).to(y.dtype)
+    flat.index_copy_(0, ring.inactive, shift.to(y.dtype).expand(len(ring.inactive), -1))
     flat.index_copy_(0, ring.positions, values)
     return y

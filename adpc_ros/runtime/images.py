@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from adpc_ros.network.adaptivity import Criterion
 from adpc_ros.network.anytime import SIZE_MULTIPLE, NetworkConfig
 
+CONFIDENT = 0.998  # the paper's threshold, where a network has none of its own
 ROWS_PER_BAND = 64  # an image is rendered in bands, each a small unit of work
 
 
@@ -43,6 +45,14 @@ def padded_size(size: tuple[int, int]) -> tuple[int, int]:
     """Give the (H, W) in pixels that an image of a size is padded to."""
     height, width = (-(-edge // SIZE_MULTIPLE) * SIZE_MULTIPLE for edge in size)
     return height, width
+
+
+def confident_threshold(config: NetworkConfig) -> float:
+    """Give the confidence (0 to 1) from which on a pixel counts as confident."""
+    adaptivity = config.adaptivity
+    if adaptivity is None or adaptivity.criterion is not Criterion.MAX_PROBABILITY:
+        return CONFIDENT
+    return adaptivity.thresholds[0]
 
 
 def to_input(image: NDArray[np.uint8], config: NetworkConfig, device: torch.device) -> Tensor:

@@ -1,0 +1,1 @@
+"""What masks save, how fast a frame stops, and what ROS adds: measured, not asserted."""

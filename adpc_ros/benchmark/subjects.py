@@ -1,0 +1,83 @@
+"""What the benchmark of masks computes: a network, images, and where its masks come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adpc_ros.benchmark.mask_shapes import mask_shapes
+from adpc_ros.benchmark.networks import random_image, random_network
+from adpc_ros.drive import FolderDrive
+from adpc_ros.network import checkpoint
+from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
+from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+from adpc_ros.runtime.images import padded_size
+
+
+class Subject(NamedTuple):
+    """
+    What is computed.
+
+    ``images`` are (H, W, 3) uint8 RGB of one size, one for each round; ``maps`` rule stages 2, 3
+    and 4 (None: the network's own masks do); ``masks`` says where they come from.
+    """
+
+    network: AnytimeNetwork
+    name: str
+    images: list[NDArray[np.uint8]]
+    maps: list[ActiveMap] | None
+    masks: str
+
+
+def given_shares(
+    architecture: str,
+    size: tuple[int, int],
+    masked: Sequence[float],
+    rounds: int,
+    labels: Path | None,
+) -> Subject:
+    """
+    Give a network with random weights, 19 classes, redesigned heads and masks of given shares.
+
+    :param size: (H, W) of the image in pixels.
+    :param masked: shares in [0, 1] masked after exits 1, 2 and 3.
+    :param labels: folder with label maps, None for CamVid's.
+    :raises ValueError: for an unknown architecture, or shares that fall.
+    """
+    config = NetworkConfig(architecture, adaptivity=Adaptivity())
+    height, width = padded_size(size)
+    shapes = mask_shapes((height // 4, width // 4), masked, labels)
+    images = [random_image(size)] * rounds
+    return Subject(random_network(config), architecture, images, shapes.maps, shapes.source)
+
+
+def own_masks(weights: str, frames: str, limit: int | None, threshold: float | None) -> Subject:
+    """
+    Give a trained network and real frames.
+
+    :param weights: safetensors file.
+    :param frames: folder of images.
+    :param limit: of the number of frames; None for all.
+    :param threshold: of all exits; None for the network's own.
+    :raises ValueError: for a network without masks, or frames of several sizes.
+    """
+    network, _, identity, _ = checkpoint.load(weights)
+    adaptivity = network.config.adaptivity
+    if adaptivity is None:
+        raise ValueError(f'{weights}: expected a network with masks, it has none')
+    if threshold is not None:
+        adaptivity = dataclasses.replace(adaptivity, thresholds=(threshold,) * 3)
+        network.config = dataclasses.replace(network.config, adaptivity=adaptivity)
+    images = [frame.image for frame in islice(FolderDrive(frames), limit)]
+    sizes = sorted({f'{image.shape[0]}x{image.shape[1]}' for image in images})
+    if len(sizes) != 1:
+        raise ValueError(f'{frames}: expected frames of one size, got {", ".join(sizes)}')
+    thresholds = ', '.join(f'{t:g}' for t in adaptivity.thresholds)
+    masks = f"the network's own, {adaptivity.criterion.value}, thresholds {thresholds}"
+    return Subject(network, identity, images, None, masks)

@@ -1,0 +1,269 @@
+"""``benchmark``: what masks save, how soon a frame stops, and what ROS adds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adpc_ros.commands.options import (
+    add_json,
+    positive,
+    probability,
+    shares,
+    size,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from adpc_ros.benchmark.subjects import Subject
+    from adpc_ros.commands.options import Commands
+
+BUSY = 0.5  # load average beyond which times are doubtful
+ROUNDS = 5
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        'benchmark',
+        help='measure what masks save, how soon a frame stops, what ROS adds',
+        description='Measure on this machine; nothing else should run on it.',
+    )
+    kinds = parser.add_subparsers(required=True, metavar='WHAT', dest='what')
+    _add_masks(kinds)
+    _add_preempt(kinds)
+    _add_ros(kinds)
+
+
+def _add_masks(kinds: Commands) -> None:
+    parser = kinds.add_parser(
+        'masks',
+        help='time with and without masks, beside dense baselines',
+        description='Time frames with and without masks, beside the network in plain PyTorch '
+        '(eager) and a dense oneDNN plan, all sides taking turns. With --network: random weights '
+        'and masks of given shares, whose shapes are those of real label maps. With --weights '
+        'and --frames: the masks that the network gives itself.',
+    )
+    _add_network(parser)
+    parser.add_argument('--frames', metavar='DIR', help='folder of images, with --weights')
+    parser.add_argument('--limit', type=positive, metavar='N', help='first images of DIR only')
+    parser.add_argument(
+        '--threshold', type=probability, metavar='T', help='of all exits, with --weights'
+    )
+    parser.add_argument(
+        '--masked', type=shares, metavar='A,B,C', help="masked shares (the paper's)"
+    )
+    parser.add_argument('--labels', metavar='DIR', help='label maps (CamVid, if it is found)')
+    parser.add_argument('--repeats', type=positive, metavar='R', help='rounds (5)')
+    parser.add_argument('--plan', action='store_true', help='print the steps of the masked side')
+    parser.add_argument('--no-eager', action='store_true', help='leave this baseline out')
+    parser.add_argument('--no-onednn', action='store_true', help='leave this baseline out')
+    parser.set_defaults(run=run_masks)
+
+
+def _add_preempt(kinds: Commands) -> None:
+    parser = kinds.add_parser(
+        'preempt',
+        help='time from CRITICAL to an idle worker and to the result',
+        description='Send CRITICAL at random instants after the first exit, and measure how soon '
+        'the worker has stopped and how soon the latest exit is handed out.',
+    )
+    _add_network(parser)
+    parser.add_argument('--count', type=positive, default=1000, metavar='N', help='frames (1000)')
+    parser.set_defaults(run=run_preempt)
+
+
+def _add_ros(kinds: Commands) -> None:
+    parser = kinds.add_parser(
+        'ros',
+        help='time that ROS adds between processes',
+        description='Run the node and a client over DDS on this machine, and measure what comes '
+        'on top of the computation.',
+    )
+    parser.add_argument(
+        '--size', type=size, required=True, metavar='HxW', help='of the frames in pixels'
+    )
+    parser.add_argument('--weights', metavar='FILE', help='of the node (a tiny random network)')
+    parser.add_argument(
+        '--seconds', type=positive, default=30, metavar='S', help='how long frames are sent (30)'
+    )
+    parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
+    add_json(parser)
+    parser.set_defaults(run=run_ros)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--network', metavar='NAME', help='with random weights, as hrnet_w48')
+    parser.add_argument('--weights', metavar='FILE', help='safetensors file of a trained network')
+    parser.add_argument('--size', type=size, metavar='HxW', help='of the image in pixels')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+    parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
+    add_json(parser)
+
+
+def run_masks(options: argparse.Namespace) -> None:
+    """Time all sides in turn, print, and write the numbers."""
+    import torch
+
+    from adpc_ros.benchmark import masks, tables
+
+    subject = _subject(options)
+    threads = _announce(options.threads)
+    dtype = getattr(torch, options.dtype)
+    without = {'eager': options.no_eager, 'onednn': options.no_onednn}
+    sides = masks.open_sides(
+        subject.network,
+        dtype,
+        threads,
+        subject.maps,
+        [n for n, is_out in without.items() if is_out],
+    )
+    try:
+        passes = masks.take_turns(sides.runs, subject.images)
+        memory_mib = sides.native.memory_bytes / 2**20
+    finally:
+        sides.native.close()
+    height, width = subject.images[0].shape[:2]
+    shares = (
+        {} if subject.maps is None else masks.shares_by_resolution(subject.maps, (height, width))
+    )
+    report = {
+        'network': subject.name,
+        'size': [height, width],
+        'dtype': options.dtype,
+        'threads': threads,
+        **tables.report(passes),
+        'masks': subject.masks,
+        'shares': shares,
+        'memory_mib': memory_mib,
+    }
+    print(
+        f'{subject.name}, {height}x{width}, {options.dtype}, {threads} threads, '
+        f'{len(subject.images)} rounds, {memory_mib:.0f} MiB\nmasks: {subject.masks}'
+    )
+    for stage, of_stage in shares.items():
+        cells = ', '.join(f'{at} {100 * share:.2f}' for at, share in of_stage.items())
+        print(f'  active in {stage}, %: {cells}')
+    tables.print_times(report)
+    if options.plan:
+        tables.print_steps(passes)
+    write_json(options.json, report)
+
+
+def _subject(options: argparse.Namespace) -> Subject:
+    from adpc_ros.benchmark.subjects import given_shares, own_masks
+    from adpc_ros.network.macs import PAPER_MASKED
+
+    of_network = (options.network, options.size, options.masked, options.labels, options.repeats)
+    of_weights = (options.weights, options.frames, options.limit)
+    if options.weights and options.frames and not any(of_network):
+        return own_masks(options.weights, options.frames, options.limit, options.threshold)
+    if options.network and options.size and not any(of_weights) and options.threshold is None:
+        labels = Path(options.labels) if options.labels else None
+        masked, rounds = options.masked or PAPER_MASKED, options.repeats or ROUNDS
+        return given_shares(options.network, options.size, masked, rounds, labels)
+    raise ValueError(
+        'expected --network and --size (with --masked, --labels, --repeats), '
+        'or --weights and --frames (with --limit, --threshold)'
+    )
+
+
+def _announce(threads: int | None) -> int:
+    """Warn of a busy machine; gives the number of threads."""
+    load = os.getloadavg()[0]
+    print(f'load average {load:.2f}')
+    if load > BUSY:
+        print('adpc_ros: other programs run on this machine: expect noise', file=sys.stderr)
+    return threads or os.cpu_count() or 1
+
+
+def run_preempt(options: argparse.Namespace) -> None:
+    """Stop frames, print, and write the numbers."""
+    import torch
+
+    from adpc_ros.benchmark.native import native_plan
+    from adpc_ros.benchmark.networks import random_image, random_network
+    from adpc_ros.benchmark.preempt import preempt
+    from adpc_ros.network import checkpoint
+    from adpc_ros.network.adaptivity import Adaptivity
+    from adpc_ros.network.anytime import NetworkConfig
+    from adpc_ros.runtime.program import compile_network
+
+    if bool(options.network) == bool(options.weights) or not options.size:
+        raise ValueError('expected --size, and either --network or --weights')
+    if options.weights:
+        network, _, name, _ = checkpoint.load(options.weights)
+        if network.config.exit_count == 1:
+            raise ValueError(f'{options.weights}: expected a network with early exits')
+    else:
+        network = random_network(NetworkConfig(options.network, adaptivity=Adaptivity()))
+        name = options.network
+    threads = _announce(options.threads)
+    torch.set_num_threads(threads)
+    plan = native_plan(compile_network(network), getattr(torch, options.dtype), threads)
+    try:
+        found = preempt(plan, random_image(options.size), options.count)
+    finally:
+        plan.close()
+    height, width = options.size
+    print(f'{name}, {height}x{width}, {options.dtype}, {threads} threads, {len(found)} frames')
+    print(f'{"milliseconds from CRITICAL to":30} {"median":>8}  {"99 %":>8}  {"most":>8}')
+    idle = _spread('the worker idle', [1e3 * f.idle_s for f in found])
+    published = _spread('the result handed out', [1e3 * f.published_s for f in found])
+    exits = {str(i): sum(f.exit_index == i for f in found) for i in range(1, 5)}
+    print('latest exit: ' + ', '.join(f'{i}: {n}' for i, n in exits.items()))
+    write_json(
+        options.json,
+        {
+            **idle,
+            'count': len(found),
+            'network': name,
+            'size': [height, width],
+            'dtype': options.dtype,
+            'threads': threads,
+            'published': published,
+            'exits': exits,
+        },
+    )
+
+
+def _spread(title: str, values_ms: list[float]) -> dict[str, float]:
+    import numpy as np
+
+    median, p99, most = (float(np.percentile(values_ms, q)) for q in (50, 99, 100))
+    print(f'{title:30} {median:8.2f}  {p99:8.2f}  {most:8.2f}')
+    return {'median_ms': median, 'p99_ms': p99, 'max_ms': most}
+
+
+def run_ros(options: argparse.Namespace) -> None:
+    """Run node and client, print, and write the numbers."""
+    from adpc_ros.benchmark.ros import measure, percentiles
+
+    _announce(None)
+    weights = Path(options.weights) if options.weights else None
+    if weights is not None and not weights.is_file():
+        raise ValueError(f'weights not found: {weights}')
+    found = measure(options.size, options.seconds, weights, options.threads or 0)
+    transport, urgency = percentiles(found.transport_ms), percentiles(found.urgency_to_mask_ms)
+    print(f'{"milliseconds":46} {"n":>5}  {"median":>7}  {"99 %":>7}')
+    rows: list[tuple[str, dict[str, Any]]] = [
+        ('frame stamped to mask, less the computation', transport),
+        ('CRITICAL published to mask, an exit being ready', urgency),
+    ]
+    for title, values in rows:
+        cells = [f'{values[key]:7.2f}' if values['n'] else '-' * 7 for key in ('median', 'p99')]
+        print(f'{title:46} {values["n"]:5}  {"  ".join(cells)}')
+    print(f"node's processor time: {found.cpu_share:.2f} cores")
+    write_json(
+        options.json,
+        {
+            'size': list(options.size),
+            'frames': transport['n'],
+            'transport_ms': transport,
+            'urgency_to_mask_ms': urgency,
+            'cpu_share': found.cpu_share,
+        },
+    )

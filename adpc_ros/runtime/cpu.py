@@ -1,0 +1,349 @@
+"""
+The native plan: kernels over lists of active positions, which can be paused within a layer.
+
+What no active position depends on is not computed, and what does not change is not rendered.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adpc_ros.network.adaptivity import ActiveMap, Criterion
+from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.runtime import native
+from adpc_ros.runtime.images import Rendered, confident_threshold, padded_size
+from adpc_ros.runtime.lowering import FINEST, NativeOp, Unsupported, lower
+from adpc_ros.runtime.plan import ComputedExit, StepTime
+from adpc_ros.runtime.program import Conv, Program
+
+__all__ = ['CpuPlan', 'Unsupported']
+
+SLICE_S = 0.002  # after which segment() yields, so that its caller looks at the clock
+TYPES = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
+KEPT_ARRAYS = 16  # results beyond these are not reused
+
+
+class CpuPlan:
+    """Executes a program with the native kernels, in threads of its own."""
+
+    def __init__(
+        self,
+        program: Program,
+        dtype: torch.dtype = torch.float32,
+        threads: int = 0,
+        instruction_set: str | None = None,
+    ) -> None:
+        """
+        Pack the weights.
+
+        :param dtype: of weights and activations, float32 or bfloat16; sums are float32.
+        :param threads: 0 for one for each core that this process may use.
+        :param instruction_set: one of :func:`adpc_ros.runtime.native.instruction_sets`; None for
+            the best.
+        :raises Unsupported: for a network or type that the kernels cannot compute.
+        :raises OSError: if the library was not built.
+        :raises ValueError: for an instruction set that this machine has not.
+        """
+        if dtype not in TYPES:
+            raise Unsupported(f'{dtype}: expected float32 or bfloat16')
+        self._library = native.library()
+        self._plan: int | None = None
+        self._program, self._dtype = program, dtype
+        self._lowered = lower(program)
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._plan = self._create(instruction_set)
+        type_ = TYPES[dtype]
+        for slot in self._lowered.slots[2:]:
+            self._library.adpc_add_slot(
+                self._plan, slot.channels, slot.level, native.FLOAT32 if slot.wide else type_
+            )
+        for op in self._lowered.ops:
+            self._add(op)
+        self._arrays: list[NDArray[np.uint8]] = []
+        self._segmentation = 0  # counts them, so that an iterator knows that it is over
+        self._size = (0, 0)
+        self._exits: list[native.ExitResult] = []
+        self._times: list[StepTime] = []
+
+    def _create(self, instruction_set: str | None) -> int:
+        config = self._program.config
+        adaptivity = config.adaptivity
+        thresholds = adaptivity.thresholds if adaptivity else (1.0,) * 3
+        values = torch.arange(256, dtype=torch.float32)
+        table = torch.stack(
+            [(values - mean * 255) / (std * 255) for mean, std in zip(config.mean, config.std)]
+        )
+        error = ctypes.create_string_buffer(500)
+        plan: int | None = self._library.adpc_create(
+            instruction_set.encode() if instruction_set else None,
+            TYPES[self._dtype],
+            self._threads,
+            config.class_count,
+            adaptivity is not None and adaptivity.criterion is Criterion.ENTROPY,
+            (ctypes.c_float * 3)(*thresholds),
+            confident_threshold(config),
+            _floats(table),
+            error,
+            len(error),
+        )
+        if plan is None:
+            raise ValueError(error.value.decode())
+        return plan
+
+    def _add(self, op: NativeOp) -> None:
+        given = native.Op(
+            kind=op.kind,
+            step=op.step,
+            exit_index=op.exit_index,
+            masked=op.masked,
+            needed=op.needed,
+            output=op.output,
+            relu=op.relu,
+            gives_exit=op.gives_exit,
+            input=op.input,
+            residual=op.residual,
+            stride=op.stride,
+            source_count=len(op.sources),
+            pooled=op.pooled,
+            concatenate=op.concatenate,
+            kernel=1 if op.weight is None else op.weight.shape[2],
+        )
+        given.sources[: len(op.sources)] = op.sources
+        tensors = {
+            name: tensor.contiguous()  # kept until the library has copied them
+            for name in ('weight', 'bias', 'shift', 'window', 'head_weight', 'head_bias')
+            if (tensor := getattr(op, name)) is not None
+        }
+        for name, tensor in tensors.items():
+            setattr(given, name, _floats(tensor))
+        if op.window is not None:
+            given.window_edge, given.reach = len(op.window), len(op.window) // 2
+        if op.head_weight is not None:
+            given.head_channels = op.head_weight.shape[1]
+        self._library.adpc_add_op(self._plan, ctypes.byref(given))
+
+    def close(self) -> None:
+        """Free memory and threads; nothing may be computed afterwards."""
+        if self._plan is not None:
+            self._library.adpc_destroy(self._plan)
+            self._plan = None
+
+    def __del__(self) -> None:
+        """Free what was not closed."""
+        if getattr(self, '_plan', None) is not None:
+            self.close()
+
+    @property
+    def config(self) -> NetworkConfig:
+        """The network's configuration."""
+        return self._program.config
+
+    @property
+    def exit_count(self) -> int:
+        """Number of exits."""
+        return self.config.exit_count
+
+    @property
+    def description(self) -> str:
+        """What computes, in what precision and where, for people."""
+        name: bytes = self._library.adpc_instruction_set(self._plan)
+        type_ = str(self._dtype).removeprefix('torch.')
+        return f'native {type_} kernels ({name.decode()}), {self._threads} threads'
+
+    @property
+    def memory_bytes(self) -> int:
+        """What weights and features take, in bytes; the latter from the first image on."""
+        used: int = self._library.adpc_memory_bytes(self._plan)
+        return used
+
+    def segment(
+        self,
+        image: NDArray[np.uint8],
+        adaptive: bool = True,
+        active_maps: list[ActiveMap] | None = None,
+    ) -> Iterator[ComputedExit | None]:
+        """
+        Segment an image, as :meth:`adpc_ros.runtime.plan.Plan.segment` says.
+
+        The image is read in place, in whatever order its memory has.
+
+        :raises ValueError: also for active maps that are not nested.
+        :raises MemoryError: if the image is too large for the memory there is.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise ValueError(
+                f'expected an (H, W, 3) uint8 RGB image, got {image.shape} {image.dtype}'
+            )
+        size = (image.shape[0], image.shape[1])
+        maps = self._maps(active_maps, padded_size(size))
+        frame = native.Frame(
+            image=image.ctypes.data,
+            row_bytes=image.strides[0],
+            pixel_bytes=image.strides[1],
+            red=0,
+            green=image.strides[2],
+            blue=2 * image.strides[2],
+            height=size[0],
+            width=size[1],
+            adaptive=2 if maps else int(adaptive and self.config.adaptivity is not None),
+        )
+        frame.active[: len(maps)] = [array.ctypes.data for array in maps]
+        self._segmentation += 1
+        self._exits = []
+        if self._library.adpc_start(self._plan, ctypes.byref(frame)):
+            raise MemoryError(f'no memory for an image of {size[0]}x{size[1]} pixels')
+        self._size = padded_size(size)
+        yield from self._run(size, self._segmentation)
+        del image, maps  # the library has read them up to here
+
+    def _run(self, size: tuple[int, int], segmentation: int) -> Iterator[ComputedExit | None]:
+        before: Rendered | None = None
+        macs = 0
+        while True:
+            into = Rendered(self._array(size), self._array(size))
+            while True:
+                if segmentation != self._segmentation or self._plan is None:
+                    raise RuntimeError('the plan was given another image, or closed')
+                status = self._library.adpc_run(
+                    self._plan,
+                    SLICE_S,
+                    *(array.ctypes.data for array in into),
+                    *((None, None) if before is None else (a.ctypes.data for a in before)),
+                )
+                if status != native.PAUSED:
+                    break
+                yield None
+            if status == native.FINISHED:
+                self._times = self._step_times()
+                return
+            result = native.ExitResult()
+            self._library.adpc_last_exit(self._plan, ctypes.byref(result))
+            self._exits.append(result)
+            macs += self._macs(status)
+            pixels = size[0] * size[1]
+            before = into
+            yield ComputedExit(
+                status,
+                into,
+                result.confidence_sum / pixels,
+                result.confident_pixels / pixels,
+                macs,
+                _share(result, FINEST),
+            )
+
+    def _maps(
+        self, active_maps: list[ActiveMap] | None, padded: tuple[int, int]
+    ) -> list[NDArray[np.uint8]]:
+        if active_maps is None:
+            return []
+        if self.config.adaptivity is None:
+            raise ValueError('active maps need a network with adaptivity: it is None')
+        size = (padded[0] >> FINEST, padded[1] >> FINEST)
+        maps = [
+            np.ascontiguousarray(active.at(size)[0, 0].cpu().numpy().view(np.uint8))
+            for active in active_maps
+        ]
+        if len(maps) != native.EXITS - 1 or any(
+            (later & ~earlier & 1).any() for earlier, later in zip(maps, maps[1:])
+        ):
+            raise ValueError('expected three active maps, each within the one before')
+        return maps
+
+    def _array(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Give an array that nobody else holds: views of an array hold it, too."""
+        if self._arrays and self._arrays[0].shape != size:
+            self._arrays = []
+        for i in range(len(self._arrays)):
+            if sys.getrefcount(self._arrays[i]) == 2:  # the list's and the argument's
+                return self._arrays[i]
+        array = np.empty(size, np.uint8)
+        if len(self._arrays) < KEPT_ARRAYS:
+            self._arrays.append(array)
+        return array
+
+    def logits(self) -> Tensor:
+        """Give the class scores of the latest exit, (1, K, H'/4, W'/4) float32."""
+        if not self._exits:
+            raise RuntimeError('no exit was computed yet')
+        rows, columns = (edge >> FINEST for edge in self._size)
+        scores = torch.empty((1, self.config.class_count, rows, columns))
+        self._library.adpc_read_scores(self._plan, scores.data_ptr())
+        return scores
+
+    def interrupt(self) -> None:
+        """Let the running segmentation yield as soon as it can; from any thread."""
+        if self._plan is not None:
+            self._library.adpc_interrupt(self._plan)
+
+    def poison(self) -> None:
+        """
+        Overwrite all features of the last image with nonsense, for tests.
+
+        What a later segmentation of the same size reads, it must have computed.
+        """
+        self._library.adpc_poison(self._plan)
+
+    def step_times(self) -> list[StepTime]:
+        """Give the times of the last segmentation that was carried to its end."""
+        return self._times
+
+    def _step_times(self) -> list[StepTime]:
+        steps = self._program.steps
+        seconds = (ctypes.c_double * (len(steps) + 1 + 2 * native.EXITS))()
+        count = max(op.step for op in self._lowered.ops) + 1
+        self._library.adpc_seconds(self._plan, seconds, len(seconds))
+        height, width = self._size
+        times = [StepTime('input', 1, (3, height, width), seconds[count], 1.0)]
+        exits = sorted({op.exit_index for op in self._lowered.ops if op.gives_exit})
+        for position, exit_index in enumerate(exits):
+            for i, (channels, level) in sorted(self._lowered.shapes.items()):
+                if steps[i].exit_index == exit_index:
+                    shape = (channels, height >> level, width >> level)
+                    share = self._active_share(exit_index, level)
+                    times.append(StepTime(steps[i].name, exit_index, shape, seconds[i], share))
+            result = self._exits[position]
+            scores = (self.config.class_count, height >> FINEST, width >> FINEST)
+            for name, offset in (('output', 0), ('gate', native.EXITS)):
+                spent = seconds[count + exit_index + offset]
+                share = _share(result, FINEST) if name == 'gate' else 1.0
+                times.append(
+                    StepTime(f'exit{exit_index}.{name}', exit_index, scores, spent, share)
+                )
+        return times
+
+    def _active_share(self, exit_index: int, level: int) -> float:
+        if level < FINEST or exit_index == 1 or len(self._exits) < exit_index - 1:
+            return 1.0
+        return _share(self._exits[exit_index - 2], level)
+
+    def _macs(self, exit_index: int) -> int:
+        """Count what an exit added, by the paper's convention."""
+        macs = 0
+        height, width = self._size
+        for i, step in enumerate(self._program.steps):
+            if step.exit_index != exit_index and self.exit_count > 1:
+                continue
+            if isinstance(step.operation, Conv):
+                level = self._lowered.shapes[i][1]
+                size = (height >> level, width >> level)
+                share = self._active_share(step.exit_index, level) if self.exit_count > 1 else 1.0
+                macs += step.operation.macs(size, share)
+        return macs
+
+
+def _share(result: native.ExitResult, level: int) -> float:
+    """Give the active share at a level, in the precision of a float32 mean."""
+    i = level - FINEST
+    return float(np.float32(result.active[i]) / np.float32(result.positions[i]))
+
+
+def _floats(tensor: Tensor) -> ctypes.Array[ctypes.c_float]:
+    return ctypes.cast(tensor.data_ptr(), native.Floats)  # type: ignore[return-value]

@@ -1,0 +1,300 @@
+"""
+From a program to operations of the native runtime: what is computed where, and what is saved.
+
+Exact rewritings: a linear layer commutes with bilinear upsampling and with concatenation, so that
+1x1 convolutions move before them where nothing masked lies between; pooling takes what it needs
+of joined branches without the joined map being made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from adpc_ros.network.anytime import EXIT_COUNT
+from adpc_ros.runtime import native
+from adpc_ros.runtime.program import AveragePool, Conv, Join, Program, Step, SumRelu, Upsample
+
+OCTET = 8
+FINEST = 2  # level (log2 of the scale) of branch 0
+MAX_CLASSES = 256
+MAX_REACH = 4
+
+
+class Unsupported(Exception):
+    """The native runtime has no way to compute this network."""
+
+
+class Slot(NamedTuple):
+    """
+    A feature map.
+
+    ``level`` is the log2 of its scale. ``parts`` are the channels of maps that lie side by side in
+    it, each padded to whole octets; class scores are ``wide`` (always float32).
+    """
+
+    level: int
+    parts: tuple[int, ...]
+    wide: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Channels in memory, with the padding between parts."""
+        if len(self.parts) == 1:
+            return self.parts[0]
+        return sum(-(-part // OCTET) * OCTET for part in self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class NativeOp:
+    """One operation; fields as in src/adpc.h, tensors float32."""
+
+    kind: int
+    step: int
+    exit_index: int
+    output: int
+    input: int = 0
+    residual: int = -1
+    masked: bool = False
+    needed: bool = False
+    relu: bool = False
+    gives_exit: bool = False
+    stride: int = 1
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    shift: Tensor | None = None
+    window: Tensor | None = None
+    head_weight: Tensor | None = None
+    head_bias: Tensor | None = None
+    sources: tuple[int, ...] = ()
+    pooled: bool = False
+    concatenate: bool = False
+
+
+@dataclass
+class Lowered:
+    """Feature maps and operations; the first two slots are the image and the class scores."""
+
+    slots: list[Slot]
+    ops: list[NativeOp] = field(default_factory=list)
+    shapes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Channels and level of what each step gives."""
+
+
+def lower(program: Program) -> Lowered:
+    """
+    Lower a program.
+
+    :raises Unsupported: for what the native runtime cannot compute.
+    """
+    return _Lowering(program).result
+
+
+class _Virtual(NamedTuple):
+    """Branches to be joined, or one map to be upsampled, which is left to who reads it."""
+
+    sources: tuple[int, ...]
+    level: int
+
+
+class _Lowering:
+    def __init__(self, program: Program) -> None:
+        classes = program.config.class_count
+        if classes > MAX_CLASSES:
+            raise Unsupported(f'{classes} classes, at most {MAX_CLASSES} are')
+        self.result = Lowered([Slot(0, (3,)), Slot(FINEST, (classes,), True)])
+        self.values: dict[int, int | _Virtual] = {0: native.IMAGE}
+        self.masked = program.config.adaptivity is not None
+        steps = list(enumerate(program.steps))
+        while steps:
+            index, step = steps.pop(0)
+            value = self.values[step.inputs[0]]
+            operation = step.operation
+            if isinstance(operation, Join):
+                sources = tuple(self.real(slot) for slot in step.inputs)
+                self.values[step.output] = _Virtual(sources, self.slot(sources[0]).level)
+            elif isinstance(operation, Upsample):
+                source = self.real(step.inputs[0])
+                self.values[step.output] = _Virtual((source,), self.slot(source).level - 1)
+            elif isinstance(operation, AveragePool):
+                self.pool(index, step)
+            elif isinstance(operation, SumRelu):
+                self.sum(index, step)
+            elif isinstance(value, int):
+                self.conv(index, step, operation)
+            elif len(value.sources) == 1:
+                self.upsampled_conv(index, step, operation, value)
+            else:
+                _, last = steps.pop(0)
+                self.joined_head(index, step, operation, last, value)
+
+    # Slots
+
+    def slot(self, index: int) -> Slot:
+        return self.result.slots[index]
+
+    def real(self, slot: int) -> int:
+        value = self.values[slot]
+        if not isinstance(value, int):
+            raise Unsupported('a join or an upsampling that is read by another than a convolution')
+        return value
+
+    def new(self, level: int, *parts: int, wide: bool = False) -> int:
+        self.result.slots.append(Slot(level, parts, wide))
+        return len(self.result.slots) - 1
+
+    def add(self, index: int, step: Step, kind: int, output: int, **fields: object) -> int:
+        masked = self.masked and step.exit_index > 1
+        op = NativeOp(kind, index, step.exit_index, output, masked=masked, **fields)  # type: ignore[arg-type]
+        self.result.ops.append(op)
+        slot = self.slot(output)
+        self.result.shapes[index] = (sum(slot.parts), slot.level)
+        return output
+
+    # Operations
+
+    def window(self, step: Step, conv: Conv) -> Tensor | None:
+        """Give the interpolation's weights, if inactive positions are read at all."""
+        if conv.taps is None or step.exit_index == 1 or step.gives_exit:
+            return None
+        if len(conv.taps) // 2 > MAX_REACH:
+            raise Unsupported(f'an interpolation window of {len(conv.taps)} cells')
+        return torch.outer(conv.taps, conv.taps)
+
+    def conv(self, index: int, step: Step, conv: Conv) -> None:
+        x, *residuals = (self.real(slot) for slot in step.inputs)
+        level = self.slot(x).level + conv.stride.bit_length() - 1
+        output = native.SCORES if step.gives_exit else self.new(level, len(conv.weight))
+        self.values[step.output] = self.add(
+            index,
+            step,
+            native.CONV,
+            output,
+            input=x,
+            residual=residuals[0] if residuals else -1,
+            relu=conv.relu,
+            gives_exit=step.gives_exit,
+            stride=conv.stride,
+            weight=_spread(conv.weight, self.slot(x).parts),
+            bias=conv.bias,
+            shift=conv.shift,
+            window=self.window(step, conv),
+        )
+
+    def upsampled_conv(self, index: int, step: Step, conv: Conv, upsampled: _Virtual) -> None:
+        """Convolve first, since upsampling is linear, unless the result is interpolated."""
+        (x,) = upsampled.sources
+        if conv.weight.shape[2] != 1 or len(step.inputs) > 1:
+            raise Unsupported('an upsampling before anything but a 1x1 convolution')
+        if self.window(step, conv) is not None:
+            up = self.new(upsampled.level, *self.slot(x).parts)
+            self.values[step.inputs[0]] = self.add(index, step, native.RESAMPLE, up, sources=(x,))
+            self.conv(index, step, conv)
+            return
+        wide = step.gives_exit
+        small = self.new(self.slot(x).level, len(conv.weight), wide=wide)
+        self.add(
+            index,
+            step,
+            native.CONV,
+            small,
+            input=x,
+            needed=True,
+            weight=conv.weight,
+            bias=conv.bias,
+            shift=conv.shift,
+        )
+        output = native.SCORES if wide else self.new(upsampled.level, len(conv.weight))
+        self.values[step.output] = self.add(
+            index,
+            step,
+            native.RESAMPLE,
+            output,
+            sources=(small,),
+            relu=conv.relu,
+            gives_exit=step.gives_exit,
+        )
+
+    def joined_head(
+        self, index: int, step: Step, conv: Conv, last: Step, joined: _Virtual
+    ) -> None:
+        """Give each branch its part of the first convolution, at its own resolution."""
+        head = last.operation
+        if (
+            not isinstance(head, Conv)
+            or not last.gives_exit
+            or last.inputs != (step.output,)
+            or not (conv.weight.shape[2] == head.weight.shape[2] == 1)
+            or not conv.relu
+        ):
+            raise Unsupported('joined branches before anything but a plain head')
+        parts = [self.slot(source).channels for source in joined.sources]
+        weights: tuple[Tensor, ...] = torch.split(conv.weight, parts, dim=1)
+        added = []
+        for source, weight in zip(joined.sources[1:], weights[1:]):
+            term = self.new(self.slot(source).level, len(weight))
+            self.add(index, step, native.CONV, term, input=source, needed=True, weight=weight)
+            added.append(term)
+        self.values[last.output] = self.add(
+            index + 1,
+            last,
+            native.HEAD,
+            native.SCORES,
+            input=joined.sources[0],
+            weight=weights[0],
+            bias=conv.bias,
+            shift=conv.shift,
+            sources=tuple(added),
+            gives_exit=True,
+            head_weight=head.weight,
+            head_bias=head.bias + head.shift,
+        )
+        self.result.shapes[index] = (len(conv.weight), FINEST)
+
+    def pool(self, index: int, step: Step) -> None:
+        value = self.values[step.inputs[0]]
+        sources = (value,) if isinstance(value, int) else value.sources
+        level = self.slot(sources[0]).level + 1
+        if not isinstance(value, int) and value.level != level - 1:
+            raise Unsupported('pooling after upsampling')
+        output = self.new(level, *(part for source in sources for part in self.slot(source).parts))
+        self.values[step.output] = self.add(
+            index,
+            step,
+            native.RESAMPLE,
+            output,
+            sources=sources,
+            pooled=True,
+            concatenate=True,
+        )
+
+    def sum(self, index: int, step: Step) -> None:
+        sources = tuple(self.real(slot) for slot in step.inputs)
+        own = self.slot(sources[0])
+        self.values[step.output] = self.add(
+            index,
+            step,
+            native.RESAMPLE,
+            self.new(own.level, *own.parts),
+            sources=sources,
+            relu=True,
+            needed=True,
+        )
+
+
+def _spread(weight: Tensor, parts: Sequence[int]) -> Tensor:
+    """Give the padding between parts of the input weights of zero."""
+    if len(parts) == 1:
+        return weight
+    pieces: list[Tensor] = []
+    for piece in torch.split(weight, list(parts), dim=1):
+        gap = -piece.shape[1] % OCTET
+        pieces += [piece, piece.new_zeros(len(weight), gap, *weight.shape[2:])]
+    return torch.cat(pieces, dim=1)
+
+
+assert native.EXITS == EXIT_COUNT

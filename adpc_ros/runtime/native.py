@@ -1,0 +1,132 @@
+"""The C interface of the native runtime (src/adpc.h), and where its library lies."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_uint8, c_void_p
+from functools import cache
+from pathlib import Path
+
+import adpc_ros
+
+LIBRARY = 'libadpc_cpu.so'
+
+CONV, RESAMPLE, HEAD = 0, 1, 2
+FLOAT32, BFLOAT16 = 0, 1
+IMAGE, SCORES = 0, 1
+FINISHED, PAUSED = -1, 0
+MAX_SOURCES = 4
+EXITS = 4
+LEVELS = 4
+
+Floats = POINTER(c_float)
+Bytes = POINTER(c_uint8)
+
+
+class Op(ctypes.Structure):
+    """``adpc_op``."""
+
+    _fields_ = (
+        ('kind', c_int32),
+        ('step', c_int32),
+        ('exit_index', c_int32),
+        ('masked', c_int32),
+        ('needed', c_int32),
+        ('output', c_int32),
+        ('relu', c_int32),
+        ('gives_exit', c_int32),
+        ('input', c_int32),
+        ('residual', c_int32),
+        ('kernel', c_int32),
+        ('stride', c_int32),
+        ('reach', c_int32),
+        ('window_edge', c_int32),
+        ('weight', Floats),
+        ('bias', Floats),
+        ('shift', Floats),
+        ('window', Floats),
+        ('head_channels', c_int32),
+        ('head_weight', Floats),
+        ('head_bias', Floats),
+        ('source_count', c_int32),
+        ('pooled', c_int32),
+        ('concatenate', c_int32),
+        ('sources', c_int32 * MAX_SOURCES),
+    )
+
+
+class Frame(ctypes.Structure):
+    """``adpc_frame``."""
+
+    _fields_ = (
+        ('image', c_void_p),
+        ('row_bytes', c_int64),
+        ('pixel_bytes', c_int64),
+        ('red', c_int32),
+        ('green', c_int32),
+        ('blue', c_int32),
+        ('height', c_int32),
+        ('width', c_int32),
+        ('adaptive', c_int32),
+        ('active', c_void_p * (EXITS - 1)),
+    )
+
+
+class ExitResult(ctypes.Structure):
+    """``adpc_exit``."""
+
+    _fields_ = (
+        ('confidence_sum', c_double),
+        ('confident_pixels', c_int64),
+        ('active', c_int64 * LEVELS),
+        ('needed', c_int64 * LEVELS),
+        ('positions', c_int64 * LEVELS),
+    )
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """
+    Load the library, once; calls into it release the GIL.
+
+    :raises OSError: if it was not built, or was built for another machine.
+    """
+    # beside this file where it is installed, or in the install space beside a checkout
+    for package in adpc_ros.__path__:
+        path = Path(package) / 'runtime' / LIBRARY
+        if path.exists():
+            return _declare(ctypes.CDLL(str(path)))
+    raise OSError(f'{LIBRARY} was not found in {", ".join(adpc_ros.__path__)}: colcon builds it')
+
+
+def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    plan = c_void_p
+    for name, result, arguments in (
+        (
+            'adpc_create',
+            plan,
+            (c_char_p, *(c_int32,) * 4, Floats, c_float, Floats, c_char_p, c_int32),
+        ),
+        ('adpc_destroy', None, (plan,)),
+        ('adpc_add_slot', c_int32, (plan, c_int32, c_int32, c_int32)),
+        ('adpc_add_op', None, (plan, POINTER(Op))),
+        ('adpc_start', c_int32, (plan, POINTER(Frame))),
+        ('adpc_run', c_int32, (plan, c_double, *(c_void_p,) * 4)),
+        ('adpc_interrupt', None, (plan,)),
+        ('adpc_last_exit', None, (plan, POINTER(ExitResult))),
+        ('adpc_read_scores', None, (plan, c_void_p)),
+        ('adpc_seconds', None, (plan, POINTER(c_double), c_int32)),
+        ('adpc_memory_bytes', c_int64, (plan,)),
+        ('adpc_poison', None, (plan,)),
+        ('adpc_instruction_sets', c_char_p, ()),
+        ('adpc_instruction_set', c_char_p, (plan,)),
+    ):
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
+def instruction_sets() -> list[str]:
+    """Name the instruction sets that this machine can run, best first."""
+    names: bytes = library().adpc_instruction_sets()
+    return names.decode().split()

@@ -1,0 +1,252 @@
+"""
+A trained network as a flat list of operations, the same for everything that executes it.
+
+BatchNorm is folded into the convolutions, and a residual sum and a ReLU belong to the convolution
+that they follow. What a plan makes of it (memory layout, kernels, precision) is the plan's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adpc_ros.network.adaptivity import MaskedConv2d, fill_taps
+from adpc_ros.network.anytime import EXIT_COUNT, AnytimeNetwork, NetworkConfig
+from adpc_ros.network.exits import Heads
+from adpc_ros.network.hrnet import Bottleneck
+from adpc_ros.network.macs import conv_macs
+
+_TAP_MATTERS = 1e-9  # of the largest weight off the centre; less is below float32's resolution
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """
+    A convolution with its BatchNorm, residual sum and ReLU, padded to keep the size at stride 1.
+
+    Inputs: x, or x and residual. Output: relu(fill(conv(x) + bias) + shift + residual), where the
+    fill is that of the inactive positions.
+
+    :param weight: (Cout, Cin, k, k) float32 on the CPU, times BatchNorm's scale.
+    :param bias: (Cout,) float32, the convolution's own, times BatchNorm's scale.
+    :param shift: (Cout,) float32, BatchNorm's, which comes after the interpolation.
+    :param stride: in cells.
+    :param relu: True with a ReLU at the end.
+    :param taps: (2 * reach + 1,) float32, the interpolation weights that matter, as one factor of
+        a separable window (:func:`adpc_ros.network.adaptivity.fill_taps`); None for a layer that
+        is never masked.
+    :param window: cells of the whole interpolation window, 0 without one.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    shift: Tensor
+    stride: int
+    relu: bool
+    taps: Tensor | None
+    window: int
+
+    def macs(self, size: tuple[int, int], active_share: float) -> int:
+        """
+        Count the multiply-accumulates, as :mod:`adpc_ros.network.macs` does.
+
+        :param size: (H, W) of the output in cells.
+        :param active_share: of its positions, 0 to 1.
+        """
+        cost = conv_macs(self.weight.numel(), len(self.weight) * self.window, size)
+        return cost.at(active_share)
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """Halve height and width: the mean of 2x2 cells."""
+
+
+@dataclass(frozen=True)
+class Upsample:
+    """Double height and width: bilinear, corners not aligned."""
+
+
+@dataclass(frozen=True)
+class Join:
+    """Resize all inputs to the first one's size (bilinear) and concatenate their channels."""
+
+
+@dataclass(frozen=True)
+class SumRelu:
+    """Resize all inputs to the first one's size (bilinear), add them up, and apply ReLU."""
+
+
+Operation = Conv | AveragePool | Upsample | Join | SumRelu
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    One unit of work.
+
+    :param name: of the layer, as in the network.
+    :param exit_index: the exit that it works towards, from 1.
+    :param operation: what is computed.
+    :param inputs: slots that are read; slot 0 is the image.
+    :param output: slot that is written, by this step alone.
+    :param gives_exit: True if the output is the exit's class scores, before carry-over.
+    """
+
+    name: str
+    exit_index: int
+    operation: Operation
+    inputs: tuple[int, ...]
+    output: int
+    gives_exit: bool = False
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network's configuration and its steps in order of execution."""
+
+    config: NetworkConfig
+    steps: tuple[Step, ...]
+
+    def last_reads(self) -> list[list[int]]:
+        """Give, for each step, the slots that no later step reads."""
+        last_read = {slot: i for i, step in enumerate(self.steps) for slot in step.inputs}
+        frees: list[list[int]] = [[] for _ in self.steps]
+        for slot, i in last_read.items():
+            frees[i].append(slot)
+        return frees
+
+
+def compile_network(network: AnytimeNetwork) -> Program:
+    """
+    Write down a network's operations; its later changes do not reach the program.
+
+    :param network: trained, on any device; described as it is in evaluation mode.
+    """
+    return Program(network.config, tuple(_Compiler(network).steps))
+
+
+def _fold(conv: MaskedConv2d, norm: nn.BatchNorm2d | None, relu: bool) -> Conv:
+    """
+    Fold the normalisation, in double precision.
+
+    Interpolation is linear and the same for all channels, so that the scale goes into the weights;
+    the shift comes after it, at all positions.
+    """
+    weight = conv.weight.detach().cpu().double()
+    bias = torch.zeros(len(weight), dtype=torch.float64)
+    if conv.bias is not None:
+        bias = conv.bias.detach().cpu().double()
+    shift = torch.zeros_like(bias)
+    if norm is not None:
+        assert norm.running_mean is not None and norm.running_var is not None
+        variance = norm.running_var.cpu().double()
+        scale = norm.weight.detach().cpu().double() / (variance + norm.eps).sqrt()
+        shift = norm.bias.detach().cpu().double() - norm.running_mean.cpu().double() * scale
+        weight, bias = weight * scale.view(-1, 1, 1, 1), bias * scale
+    taps, window = None, 0
+    if hasattr(conv, 'square_dis'):
+        taps = _taps_that_matter(fill_taps(conv.Lambda.detach(), conv.square_dis).cpu().float())
+        window = conv.square_dis.numel()
+    return Conv(weight.float(), bias.float(), shift.float(), conv.stride[0], relu, taps, window)
+
+
+def _taps_that_matter(taps: Tensor) -> Tensor:
+    middle = len(taps) // 2
+    reach = middle
+    while reach > 1 and taps[middle + reach] < _TAP_MATTERS * taps[middle + 1]:
+        reach -= 1
+    return taps[middle - reach : middle + reach + 1].clone()
+
+
+class _Compiler:
+    """Walks through a network in order of execution and writes down the steps."""
+
+    def __init__(self, network: AnytimeNetwork) -> None:
+        self.steps: list[Step] = []
+        self.names = {module: name for name, module in network.named_modules()}
+        self.exit_index = 1 if network.config.heads is not Heads.NONE else EXIT_COUNT
+        self.slots = 1
+        self.network(network)
+
+    def add(self, name: str, operation: Operation, *inputs: int, gives_exit: bool = False) -> int:
+        slot = self.slots
+        self.slots += 1
+        self.steps.append(Step(name, self.exit_index, operation, inputs, slot, gives_exit))
+        return slot
+
+    def conv(
+        self,
+        conv: MaskedConv2d,
+        norm: nn.BatchNorm2d | None,
+        relu: bool,
+        *inputs: int,
+        gives_exit: bool = False,
+    ) -> int:
+        folded = _fold(conv, norm, relu)
+        return self.add(self.names[conv], folded, *inputs, gives_exit=gives_exit)
+
+    def sequence(self, layers: nn.Sequential, x: int, gives_exit: bool = False) -> int:
+        flat = [m for m in layers.modules() if not isinstance(m, nn.Sequential)]
+        for i, layer in enumerate(flat):
+            if isinstance(layer, MaskedConv2d):
+                after = flat[i + 1 : i + 3]
+                norm = after[0] if after and isinstance(after[0], nn.BatchNorm2d) else None
+                relu = len(after) > 1 and norm is not None and isinstance(after[1], nn.ReLU)
+                last = gives_exit and layer is flat[-1]
+                x = self.conv(layer, norm, relu, x, gives_exit=last)
+            elif isinstance(layer, nn.AvgPool2d):
+                assert layer.kernel_size == 2
+                x = self.add(self.names[layer], AveragePool(), x)
+            elif isinstance(layer, nn.Upsample):
+                assert (layer.scale_factor, layer.mode) == (2, 'bilinear')
+                x = self.add(self.names[layer], Upsample(), x)
+        return x
+
+    def network(self, network: AnytimeNetwork) -> None:
+        x = self.conv(network.conv1, network.bn1, True, 0)
+        x = self.conv(network.conv2, network.bn2, True, x)
+        for block in network.layer1:
+            assert isinstance(block, Bottleneck)
+            shortcut = x if block.downsample is None else self.sequence(block.downsample, x)
+            y = self.conv(block.conv1, block.bn1, True, x)
+            y = self.conv(block.conv2, block.bn2, True, y)
+            x = self.conv(block.conv3, block.bn3, True, y, shortcut)
+        branches = [x]
+        heads = network.config.heads
+        for index in range(1, EXIT_COUNT + 1):
+            if index > 1:
+                branches = self.stage(network, index, branches)
+            if index < EXIT_COUNT and heads is Heads.NONE:
+                continue
+            joined = branches[0]
+            if len(branches) > 1:
+                joined = self.add(f'exit{index}.join', Join(), *branches)
+            head = network.last_layer if index == EXIT_COUNT else getattr(network, f'exit{index}')
+            self.sequence(head, joined, gives_exit=True)
+            self.exit_index += 1
+
+    def stage(self, network: AnytimeNetwork, stage: int, xs: list[int]) -> list[int]:
+        branches = []
+        for i, layer in enumerate(getattr(network, f'transition{stage - 1}')):
+            source = xs[min(i, len(xs) - 1)]
+            branches.append(source if layer is None else self.sequence(layer, source))
+        for module in getattr(network, f'stage{stage}'):
+            ys = []
+            for x, blocks in zip(branches, module.branches):
+                for block in blocks:
+                    y = self.conv(block.conv1, block.bn1, True, x)
+                    x = self.conv(block.conv2, block.bn2, True, y, x)
+                ys.append(x)
+            branches = []
+            for target, layers in enumerate(module.fuse_layers):
+                terms = [
+                    y if layer is None else self.sequence(layer, y) for y, layer in zip(ys, layers)
+                ]
+                # the target's own term comes first: it has the size that the others get
+                terms.insert(0, terms.pop(target))
+                name = f'{self.names[module]}.fuse{target}'
+                branches.append(self.add(name, SumRelu(), *terms))
+        return branches

@@ -1,0 +1,188 @@
+"""A plan that PyTorch executes, on any device: the fallback, and the baseline of benchmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adpc_ros.network.adaptivity import ActiveMap, active_positions
+from adpc_ros.network.anytime import EXIT_COUNT, NetworkConfig
+from adpc_ros.runtime.fill import RingMap
+from adpc_ros.runtime.images import Rendered, confident_threshold, render_bands, to_input
+from adpc_ros.runtime.plan import ComputedExit, StepTime
+from adpc_ros.runtime.program import Conv, Program, Step
+from adpc_ros.runtime.torch_layers import layer_of
+
+
+class Done(NamedTuple):
+    """
+    A step that was executed.
+
+    ``shape`` (1, C, H, W) of its output; ``share`` (0 to 1) of the active positions at that size;
+    ``macs`` is the sum of multiply-accumulates so far. ``logits`` (1, K, H/4, W/4) float32, after
+    carry-over, is given by the step that completes an exit; ``active_share`` (0 to 1) is what the
+    next exit will compute of that resolution.
+    """
+
+    step: Step
+    shape: tuple[int, ...]
+    share: float
+    macs: int
+    logits: Tensor | None
+    active_share: float
+
+
+class TorchPlan:
+    """Executes a program with PyTorch, in its threads."""
+
+    def __init__(
+        self,
+        program: Program,
+        device: str | torch.device = 'cpu',
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """
+        Put the parameters where they are needed.
+
+        :param program: what to execute.
+        :param device: where it runs.
+        :param dtype: of weights and activations, float32 or bfloat16; class scores, thresholds
+            and carry-over are in float32 all the same.
+        """
+        self.program = program
+        self.device, self.dtype = torch.device(device), dtype
+        self._layers = [layer_of(step.operation, self.device, dtype) for step in program.steps]
+        self._frees = program.last_reads()
+        self._logits: Tensor | None = None
+        self._times: list[StepTime] = []
+
+    @property
+    def config(self) -> NetworkConfig:
+        """The network's configuration."""
+        return self.program.config
+
+    @property
+    def exit_count(self) -> int:
+        """Number of exits."""
+        return self.config.exit_count
+
+    @property
+    def description(self) -> str:
+        """What computes, for people."""
+        return f'PyTorch {str(self.dtype).removeprefix("torch.")} on {self.device}'
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        image: NDArray[np.uint8],
+        adaptive: bool = True,
+        active_maps: list[ActiveMap] | None = None,
+    ) -> Iterator[ComputedExit | None]:
+        """Segment an image, as :meth:`adpc_ros.runtime.plan.Plan.segment`."""
+        x = to_input(image, self.config, self.device)
+        size = (image.shape[0], image.shape[1])
+        self._logits = None
+        times: list[StepTime] = []
+        steps = self.execute(x, adaptive, active_maps)
+        while True:
+            started_s = time.perf_counter()
+            done = next(steps, None)
+            if done is None:
+                break
+            took_s = time.perf_counter() - started_s
+            step = done.step
+            times.append(StepTime(step.name, step.exit_index, done.shape[1:], took_s, done.share))
+            yield None
+            if done.logits is not None:
+                self._logits = done.logits
+                yield from self._render(done, size)
+        self._times = times
+
+    def _render(self, done: Done, size: tuple[int, int]) -> Iterator[ComputedExit | None]:
+        """Yield None after each band, then the exit."""
+        assert done.logits is not None
+        into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
+        total = confident = 0.0
+        for band in render_bands(done.logits, size, into, confident_threshold(self.config)):
+            total += band.confidence_sum
+            confident += band.confident_pixels
+            yield None
+        pixels = size[0] * size[1]
+        yield ComputedExit(
+            min(done.step.exit_index, self.exit_count),  # a base network's only exit is the last
+            into,
+            total / pixels,
+            confident / pixels,
+            done.macs,
+            done.active_share,
+        )
+
+    def logits(self) -> Tensor:
+        """Give the latest class scores, as :meth:`adpc_ros.runtime.plan.Plan.logits`."""
+        if self._logits is None:
+            raise RuntimeError('no exit yet: expected a segmentation up to its first exit')
+        return self._logits
+
+    def interrupt(self) -> None:
+        """Do nothing: the running segmentation yields after every step."""
+
+    def step_times(self) -> list[StepTime]:
+        """Give the last complete segmentation's times; of CUDA, until a step was handed over."""
+        return self._times
+
+    def execute(
+        self,
+        image: Tensor,
+        adaptive: bool = True,
+        active_maps: list[ActiveMap] | None = None,
+    ) -> Iterator[Done]:
+        """
+        Execute step by step; nothing runs that is not asked for.
+
+        :param image: (1, 3, H, W) float32, normalised, on the plan's device; H and W multiples
+            of 32.
+        :param adaptive: False computes every position.
+        :param active_maps: given, these three rule stages 2, 3 and 4.
+        :return: an iterator over the steps; dropping it cancels what is left.
+        :raises ValueError: for active maps without adaptivity.
+        """
+        if active_maps is not None and self.config.adaptivity is None:
+            raise ValueError('active maps need a network with adaptivity: it is None')
+        adaptivity = self.config.adaptivity if adaptive else None
+        image = image.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        values: dict[int, Tensor] = {0: image}
+        active: RingMap | None = None
+        carried: Tensor | None = None
+        macs = 0
+        for step, layer, frees in zip(self.program.steps, self._layers, self._frees):
+            y = layer(active, *(values[slot] for slot in step.inputs))
+            size = (y.shape[2], y.shape[3])
+            share = 1.0 if active is None else active.share(size)
+            if isinstance(step.operation, Conv):
+                macs += step.operation.macs(size, share)
+            for slot in frees:
+                del values[slot]
+            if not step.gives_exit:
+                values[step.output] = y
+                yield Done(step, tuple(y.shape), share, macs, None, 1.0)
+                continue
+            y = y.float()
+            if active is not None and carried is not None:
+                y = torch.where(active.at(size), y, carried)
+            carried = y
+            if step.exit_index < EXIT_COUNT and active_maps is not None:
+                active = RingMap(active_maps[step.exit_index - 1].at(size))
+            elif step.exit_index < EXIT_COUNT and adaptivity is not None:
+                threshold = adaptivity.thresholds[step.exit_index - 1]
+                positions = active_positions(y, adaptivity.criterion, threshold)
+                if active is not None:
+                    positions &= active.at(size)
+                active = RingMap(positions)
+            next_share = 1.0 if active is None else active.share(size)
+            yield Done(step, tuple(y.shape), share, macs, y, next_share)

@@ -1,0 +1,106 @@
+/* The native runtime: an anytime network as a list of operations that can be paused anywhere.
+ *
+ * One thread at a time may use a plan; only adpc_interrupt may be called from another one.
+ */
+#ifndef ADPC_H
+#define ADPC_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define ADPC_API __attribute__((visibility("default")))
+#else
+#define ADPC_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct adpc_plan adpc_plan;
+
+enum { ADPC_CONV = 0, ADPC_RESAMPLE = 1, ADPC_HEAD = 2 };
+enum { ADPC_FLOAT32 = 0, ADPC_BFLOAT16 = 1 };
+enum { ADPC_IMAGE = 0, ADPC_SCORES = 1 };  /* slots that every plan has */
+enum { ADPC_FINISHED = -1, ADPC_PAUSED = 0 };  /* of adpc_run; else an exit, from 1 */
+#define ADPC_MAX_SOURCES 4
+#define ADPC_EXITS 4
+
+typedef struct {
+  int32_t kind;
+  int32_t step;       /* for timing: of the program */
+  int32_t exit_index; /* the exit that it works towards, from 1 */
+  int32_t masked;     /* 0: every position; 1: those that the exit before left active */
+  int32_t needed;     /* 1: also the inactive positions that someone reads */
+  int32_t output;     /* slot */
+  int32_t relu;
+  int32_t gives_exit;
+  /* CONV: output = relu(conv(input) + bias + shift + residual).
+   * HEAD: h = relu(1x1 conv(input) + bias + shift + upsampled sources); output = 1x1 conv(h). */
+  int32_t input, residual; /* slots; residual may be -1 */
+  int32_t kernel, stride;
+  int32_t reach;           /* of the interpolation at inactive positions; 0: none is read */
+  int32_t window_edge;     /* of `window` */
+  const float *weight;     /* (out, in, kernel, kernel) */
+  const float *bias;       /* (out): interpolated together with the convolution */
+  const float *shift;      /* (out): added after the interpolation */
+  const float *window;     /* (window_edge, window_edge) */
+  int32_t head_channels;   /* HEAD: channels of h, `out` above */
+  const float *head_weight, *head_bias; /* HEAD: (classes, head_channels), (classes) */
+  /* RESAMPLE: output = relu(sum of sources), or the sources side by side, each padded to eight
+   * channels. A pooled source is averaged over 2x2 cells of twice the output's resolution. */
+  int32_t source_count, pooled, concatenate;
+  int32_t sources[ADPC_MAX_SOURCES]; /* slots */
+} adpc_op;
+
+typedef struct {
+  const uint8_t *image; /* height rows; must stay until the frame ends */
+  int64_t row_bytes, pixel_bytes;
+  int32_t red, green, blue; /* offsets in a pixel */
+  int32_t height, width;    /* pixels */
+  int32_t adaptive;         /* 0: every position, 1: as scores and thresholds say, 2: as `active` */
+  const uint8_t *active[ADPC_EXITS - 1]; /* (rows, columns) of the scores */
+} adpc_frame;
+
+typedef struct {
+  double confidence_sum;   /* of the image's pixels */
+  int64_t confident_pixels;
+  int64_t active[4];       /* positions at 1/4, 1/8, 1/16, 1/32 that the next exit computes */
+  int64_t needed[4];       /* with the inactive ones that are read */
+  int64_t positions[4];
+} adpc_exit;
+
+/* isa: NULL for the best there is. table: (3, 256) normalised value of each byte, RGB.
+ * Returns NULL and says why in `error`. */
+ADPC_API adpc_plan *adpc_create(const char *isa, int32_t type, int32_t threads, int32_t classes,
+                                int32_t entropy, const float *thresholds, float confident,
+                                const float *table, char *error, int32_t error_size);
+ADPC_API void adpc_destroy(adpc_plan *plan);
+/* A feature map of the image's size divided by 2^level. Returns its slot. */
+ADPC_API int32_t adpc_add_slot(adpc_plan *plan, int32_t channels, int32_t level, int32_t type);
+ADPC_API void adpc_add_op(adpc_plan *plan, const adpc_op *op);
+
+/* Begin a frame, whatever became of the last one. Returns 0, or -1 without memory. */
+ADPC_API int32_t adpc_start(adpc_plan *plan, const adpc_frame *frame);
+/* Go on until an exit is rendered, `slice_s` is over or someone interrupts.
+ * ids, confidence: (height, width) of the next exit; previous_*: of the exit before, or NULL. */
+ADPC_API int32_t adpc_run(adpc_plan *plan, double slice_s, uint8_t *ids, uint8_t *confidence,
+                          const uint8_t *previous_ids, const uint8_t *previous_confidence);
+ADPC_API void adpc_interrupt(adpc_plan *plan);
+ADPC_API void adpc_last_exit(const adpc_plan *plan, adpc_exit *result);
+/* Class scores as (classes, rows, columns). */
+ADPC_API void adpc_read_scores(const adpc_plan *plan, float *scores);
+/* Seconds that the current frame has taken: of each step (the highest `step` of an operation
+ * says how many), then of the input, then of each exit's rendering and each exit's gate. */
+ADPC_API void adpc_seconds(const adpc_plan *plan, double *seconds, int32_t count);
+ADPC_API int64_t adpc_memory_bytes(const adpc_plan *plan);
+/* Overwrite all features with nonsense: what is read afterwards must have been computed. */
+ADPC_API void adpc_poison(adpc_plan *plan);
+/* Names of what this machine can run, best first, separated by spaces. */
+ADPC_API const char *adpc_instruction_sets(void);
+ADPC_API const char *adpc_instruction_set(const adpc_plan *plan);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

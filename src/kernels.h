@@ -1,0 +1,156 @@
+// Kernels over lists of positions; one table of functions for each instruction set.
+//
+// Feature maps lie in NHWC order: all channels of a cell together, padded with zeros to a multiple
+// of eight (an octet), and one cell of zeros around the map.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace adpc {
+
+constexpr int kOctet = 8;
+
+enum Type : int32_t { kFloat32 = 0, kBFloat16 = 1 };
+
+// A cell of a map: row in the upper, column in the lower half.
+using Position = uint32_t;
+inline Position at(int row, int column) {
+  return static_cast<Position>(row) << 16 | static_cast<Position>(column);
+}
+inline int row_of(Position p) { return static_cast<int>(p >> 16); }
+inline int column_of(Position p) { return static_cast<int>(p & 0xffff); }
+
+// A feature map in memory.
+struct View {
+  void* data = nullptr;  // cell (0, 0)
+  int64_t pitch = 0;     // cells from one row to the next
+  int64_t stride = 0;    // elements from one cell to the next
+};
+
+// An active cell near an inactive one: where its value lies, and which weight it has.
+struct Neighbour {
+  int32_t donor;
+  int32_t tap;
+};
+
+// out = relu(conv(in) + bias + residual); the bare conv(in) goes to the donors, too.
+struct ConvArgs {
+  View in, out, residual;        // residual.data may be null
+  const Position* in_at;         // where to read, in cells of the output
+  const Position* out_at;        // where to write
+  const int32_t* donor;          // null, or for each position its donor or -1
+  float* donors;                 // (donors, octets * 8)
+  const void* weights;           // packed
+  const float* bias;             // (octets * 8)
+  int kernel, stride;            // 1 or 3; 1 or 2
+  int in_channels;               // even for bfloat16
+  int octets;                    // of output channels
+  bool relu;
+};
+
+// Inactive positions: out = relu(sum of weight * donor + bias * sum of weight + shift + residual).
+struct BorderArgs {
+  View out, residual;
+  const Position* at;
+  const int32_t* begin;          // (positions + 1) into neighbours
+  const int32_t* end;            // (positions): what is within the layer's reach
+  const Neighbour* neighbours;
+  const float* window;           // weight of each tap
+  const float* donors;
+  const float* bias;             // what the convolution itself adds
+  const float* shift;            // what comes after the interpolation
+  int octets;
+  bool relu;
+};
+
+// One axis of a linear resampling: each output coordinate reads `taps` neighbours from `start`.
+struct Axis {
+  const int32_t* start;
+  const float* weight;           // (coordinates, taps)
+};
+
+struct Source {
+  View view;
+  Axis rows, columns;
+  int taps;                      // 1: a copy
+  int octets;
+  int out_octet;                 // where in the output its channels go
+};
+
+constexpr int kMaxSources = 4;
+
+// out = relu(sum of resampled sources + bias), or the sources side by side.
+struct ResampleArgs {
+  View out;
+  const Position* in_at;
+  const Position* out_at;
+  Source sources[kMaxSources];
+  int source_count;
+  bool concatenate;
+  bool add_to_output;            // what the output holds is another summand
+  int octets;
+  const float* bias;             // null or (octets * 8)
+  bool relu;
+};
+
+// An image of bytes to a normalised map of four channels, the last of them zero.
+struct InputArgs {
+  const uint8_t* image;
+  int64_t row_bytes, pixel_bytes;
+  int32_t red, green, blue;      // offsets in a pixel
+  int height, width;             // of the image
+  int padded_width;
+  View out;
+  const float* table;            // (3, 256): normalised value of each byte
+};
+
+// Class scores to class ids and confidence at full size, four times the cells on either axis.
+struct RenderArgs {
+  View scores;                   // float32
+  int classes;
+  int rows, columns;             // cells
+  int height, width;             // pixels, at most four times the cells
+  const uint8_t* changed;        // (rows, columns) or null: all
+  uint8_t* ids;                  // (height, width)
+  uint8_t* confidence;           // (height, width)
+  float threshold;               // pixels at or above count as confident
+  float* block_sum;              // (rows, blocks): confidence
+  int32_t* block_count;          // (rows, blocks): confident pixels
+};
+constexpr int kRenderBlock = 16;  // cells
+
+// Marks positions whose class scores are not yet confident.
+struct GateArgs {
+  View scores;                   // float32
+  int classes;
+  const Position* at;
+  uint8_t* active;               // (rows, columns)
+  int columns;
+  bool entropy;
+  float threshold;
+};
+
+struct Kernels {
+  const char* name;
+  size_t (*packed_bytes)(Type type, int taps, int in_channels, int octets);
+  // weights (out, in, taps) float32
+  void (*pack)(Type type, const float* weights, int taps, int out_channels, int in_channels,
+               void* packed);
+  void (*conv)(Type in, Type out, const ConvArgs& args, int first, int last);
+  int (*tile)(int octets);       // positions that are computed together
+  void (*border)(Type type, const BorderArgs& args, int first, int last);
+  void (*resample)(Type type, const ResampleArgs& args, int first, int last);
+  void (*input)(Type type, const InputArgs& args, int first_row, int last_row);
+  void (*render)(const RenderArgs& args, int first_row, int last_row);
+  void (*gate)(const GateArgs& args, int first, int last);
+};
+
+const Kernels* kernels_portable();
+#ifdef ADPC_X86
+const Kernels* kernels_avx2();
+const Kernels* kernels_avx512();
+const Kernels* kernels_avx512_bf16();
+#endif
+
+}  // namespace adpc

@@ -1,0 +1,139 @@
+// Threads that share the chunks of one job after the other, and can be stopped between chunks.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace adpc {
+
+// A job is a number of chunks that any thread may take, in order. Which job is on, how many chunks
+// it has and which is next stand in one word, so that a late thread can take no chunk of a job
+// that is over.
+class ThreadPool {
+ public:
+  using Work = void (*)(void* context, int chunk, int thread);
+
+  explicit ThreadPool(int threads) {
+    for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
+  }
+
+  ~ThreadPool() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      closed_.store(true);
+    }
+    wake_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Works from chunk `first` to `count`; the caller takes part. `stop` is asked between chunks.
+  // Returns the first chunk that is not done.
+  template <class Stop>
+  int run(Work work, void* context, int first, int count, Stop stop) {
+    if (workers_.empty() || count - first < 2) {
+      for (; first < count; ++first) {
+        if (stop()) break;
+        work(context, first, 0);
+      }
+      return first;
+    }
+    work_.store(work, std::memory_order_relaxed);
+    context_.store(context, std::memory_order_relaxed);
+    finished_.store(first, std::memory_order_relaxed);
+    epoch_ = (epoch_ + 1) & 0xffff;
+    state_.store(pack(epoch_, count, first), std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst) > 0) {
+      { std::lock_guard<std::mutex> lock(mutex_); }
+      wake_.notify_all();
+    }
+    for (;;) {
+      if (stop()) {  // leave nothing to take
+        uint64_t state = state_.load();
+        while (!state_.compare_exchange_weak(state, pack(epoch_, next(state), next(state)))) {
+        }
+        count = next(state);
+        break;
+      }
+      if (!take(0)) break;
+    }
+    for (int spins = 0; finished_.load(std::memory_order_acquire) < count; ++spins) {
+      if (spins < kSpins) pause();
+      else std::this_thread::yield();
+    }
+    return count;
+  }
+
+ private:
+  static constexpr int kSpins = 4000;  // some tens of microseconds
+
+  static uint64_t pack(uint64_t epoch, uint64_t count, uint64_t next) {
+    return epoch << 48 | count << 24 | next;
+  }
+  static int count(uint64_t state) { return static_cast<int>(state >> 24 & 0xffffff); }
+  static int next(uint64_t state) { return static_cast<int>(state & 0xffffff); }
+
+  static void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+
+  bool take(int thread) {
+    uint64_t state = state_.load(std::memory_order_acquire);
+    do {
+      if (next(state) >= count(state)) return false;
+    } while (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel));
+    // The job cannot end before this chunk has, so what follows belongs to it.
+    work_.load(std::memory_order_relaxed)(context_.load(std::memory_order_relaxed), next(state),
+                                          thread);
+    finished_.fetch_add(1, std::memory_order_release);
+    return true;
+  }
+
+  bool waiting() const {
+    const uint64_t state = state_.load(std::memory_order_seq_cst);
+    return next(state) < count(state);
+  }
+
+  void serve(int thread) {
+    for (;;) {
+      int spins = 0;
+      while (take(thread)) {
+      }
+      while (!waiting() && spins < kSpins) {
+        pause();
+        ++spins;
+      }
+      if (spins < kSpins) continue;
+      std::unique_lock<std::mutex> lock(mutex_);
+      sleeping_.fetch_add(1, std::memory_order_seq_cst);
+      wake_.wait(lock, [this] { return closed_.load() || waiting(); });
+      sleeping_.fetch_sub(1, std::memory_order_seq_cst);
+      if (closed_.load()) return;
+    }
+  }
+
+  std::atomic<uint64_t> state_{0};
+  std::atomic<Work> work_{nullptr};
+  std::atomic<void*> context_{nullptr};
+  std::atomic<int> finished_{0};
+  std::atomic<int> sleeping_{0};
+  std::atomic<bool> closed_{false};
+  uint64_t epoch_ = 0;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace adpc

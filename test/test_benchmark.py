@@ -1,0 +1,279 @@
+"""Benchmarks measure what they say: shares are met, sides take turns, figures fit together."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import random_network as small_network
+from PIL import Image
+from shared import camvid
+
+from adpc_ros.__main__ import main
+from adpc_ros.benchmark.mask_shapes import (
+    boundaries,
+    boundary_distance,
+    mask_shapes,
+    nearest_active,
+    voronoi_labels,
+)
+from adpc_ros.benchmark.masks import SLOW_ROUNDS, SLOW_S, Pass, take_turns
+from adpc_ros.benchmark.networks import random_image, random_network
+from adpc_ros.labels import CAMVID
+from adpc_ros.network import checkpoint
+from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.network.macs import PAPER_MASKED
+from adpc_ros.processes import Processes
+from adpc_ros.runtime.images import to_input
+
+MASKED = (0.193, 0.384, 0.63)
+KEYS = {'network', 'size', 'dtype', 'threads', 'eager_s', 'onednn_s', 'dense_s', 'masked_s'}
+KEYS |= {f'speedup_vs_{side}' for side in ('dense', 'onednn', 'eager')}
+KEYS |= {'gimac_ratio', 'exits', 'masks', 'shares', 'memory_mib'}
+EXIT_KEYS = {'exit', 'onednn_s', 'dense_s', 'masked_s', 'speedup_vs_dense', 'speedup_vs_onednn'}
+EXIT_KEYS |= {'gimac_ratio', 'active_share'}
+
+
+def run(file: Path, *arguments: str) -> dict[str, Any]:
+    assert main(['benchmark', *arguments, '--threads', '1', '--json', str(file)]) == 0
+    report: dict[str, Any] = json.loads(file.read_text())
+    return report
+
+
+def weights_in(folder: Path) -> str:
+    network = small_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
+    checkpoint.save(folder / 'tiny.safetensors', network, CAMVID, {})
+    return str(folder / 'tiny.safetensors')
+
+
+# Shapes of masks
+
+
+def test_the_distance_is_that_to_the_nearest_boundary() -> None:
+    labels = voronoi_labels((24, 40), seed=3)
+    cells = np.argwhere(boundaries(labels))
+    everywhere = np.argwhere(np.ones(labels.shape, bool))
+    square = ((everywhere[:, None] - cells[None]) ** 2).sum(axis=2).min(axis=1)
+    assert boundary_distance(labels).ravel() == pytest.approx(np.sqrt(square))
+
+
+def test_labels_without_a_boundary_are_refused() -> None:
+    with pytest.raises(ValueError, match='at least two classes'):
+        boundary_distance(np.zeros((8, 8), np.uint8))
+
+
+def test_shares_are_met_and_masks_are_nested() -> None:
+    distance = boundary_distance(voronoi_labels((64, 128)))
+    maps = nearest_active(distance, MASKED)
+    for active, masked in zip(maps, MASKED):
+        assert active.mean() == pytest.approx(1 - masked, abs=1e-3)
+        assert distance[active].max() <= distance[~active].min()
+    assert not (maps[1] & ~maps[0]).any() and not (maps[2] & ~maps[1]).any()
+
+
+def test_a_share_of_zero_or_one_is_met() -> None:
+    maps = nearest_active(boundary_distance(voronoi_labels((16, 16))), (0.0, 0.5, 1.0))
+    assert [active.mean() for active in maps] == [1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize('masked', [(0.4, 0.3, 0.5), (0.1, 0.2, 1.2)])
+def test_masked_shares_must_rise_within_their_range(masked: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match='expected masked shares'):
+        nearest_active(boundary_distance(voronoi_labels((16, 16))), masked)
+
+
+def test_real_labels_give_the_papers_shares() -> None:
+    shapes = mask_shapes((64, 128), PAPER_MASKED, camvid('val') / 'label')
+    assert shapes.source.startswith('labels ') and '.png' in shapes.source
+    for active, masked in zip(shapes.maps, PAPER_MASKED):
+        assert active.share((64, 128)) == pytest.approx(1 - masked, abs=1e-3)
+
+
+def test_the_map_of_median_boundary_length_is_taken(tmp_path: Path) -> None:
+    for name, cells in (('a', 8), ('b', 2), ('c', 4)):
+        squares = (np.indices((32, 32)) * cells // 32).sum(axis=0) % 2
+        Image.fromarray(squares.astype(np.uint8)).save(tmp_path / f'{name}.png')
+    assert 'c.png, the median of 3' in mask_shapes((32, 32), MASKED, tmp_path).source
+
+
+def test_a_tessellation_stands_in_for_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('adpc_ros.benchmark.mask_shapes._SHARED', Path('nowhere'))
+    shapes = mask_shapes((64, 128), MASKED)
+    assert 'Voronoi' in shapes.source
+    assert shapes.maps[0].share((64, 128)) == pytest.approx(1 - MASKED[0], abs=1e-3)
+
+
+# Networks
+
+
+@pytest.mark.parametrize('name', ['hrnet_tiny', 'hrnet_w18_small_v2'])
+def test_features_of_a_random_network_stay_in_range(name: str) -> None:
+    network = random_network(NetworkConfig(name, adaptivity=Adaptivity()))
+    image = to_input(random_image((96, 128), 5), network.config, torch.device('cpu'))
+    with torch.inference_mode():
+        for out in network.exits(image, adaptive=False):
+            for values in (*out.branches, out.logits):
+                assert 0.05 < values.std() < 50 and values.isfinite().all()
+    assert {float(v) for k, v in network.state_dict().items() if k.endswith('Lambda')} == {3.0}
+
+
+# Masks
+
+
+def test_sides_take_turns_after_a_warm_up_and_a_slow_eager_one_less() -> None:
+    order: list[tuple[str, int]] = []
+
+    def side(name: str, whole_s: float) -> Any:
+        def run(image: Any) -> Pass:
+            order.append((name, int(image)))
+            return Pass([whole_s], [], [], [])
+
+        return run
+
+    runs = {'eager': side('eager', 2 * SLOW_S), 'dense': side('dense', 1), 'masked': side('m', 1)}
+    passes = take_turns(runs, [np.uint8(i) for i in range(4)])  # type: ignore[misc]
+    assert order[:6] == [('eager', 0), ('dense', 0), ('m', 0)] * 2
+    assert {k: len(v) for k, v in passes.items()} == {
+        'eager': SLOW_ROUNDS,
+        'dense': 4,
+        'masked': 4,
+    }
+
+
+def test_masks_of_given_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ['--network', 'hrnet_tiny', '--size', '96x128', '--repeats', '2', '--plan']
+    report = run(tmp_path / 'm.json', 'masks', *options, '--masked', '.193,.384,.630')
+    assert report.keys() >= KEYS
+    assert (report['network'], report['size'], report['threads']) == ('hrnet_tiny', [96, 128], 1)
+    assert all(done.keys() >= EXIT_KEYS for done in report['exits'])
+    assert [done['exit'] for done in report['exits']] == [1, 2, 3, 4]
+    shares = [done['active_share'] for done in report['exits']]
+    assert shares == pytest.approx([1.0, *(1 - m for m in MASKED)], abs=1e-3)
+    assert report['shares']['stage 3']['1/4'] == pytest.approx(1 - MASKED[1], abs=1e-3)
+    ratios = [done['gimac_ratio'] for done in report['exits']]
+    assert ratios[0] == 1.0 and report['gimac_ratio'] == ratios[-1] > 1.0
+    for side in ('eager', 'onednn', 'dense'):
+        seconds = [done[f'{side}_s'] for done in report['exits']]
+        assert seconds == sorted(seconds) and seconds[-1] == report[f'{side}_s'] > 0
+        speedup = report[f'{side}_s'] / report['masked_s']
+        assert report[f'speedup_vs_{side}'] == pytest.approx(speedup)
+    printed = capsys.readouterr().out
+    assert 'load average' in printed and 'last_layer.0' in printed
+
+
+def test_baselines_can_be_left_out(tmp_path: Path) -> None:
+    options = ['--network', 'hrnet_tiny', '--size', '64x64', '--repeats', '1', '--no-eager']
+    options += ['--no-onednn', '--dtype', 'bfloat16']
+    report = run(tmp_path / 'm.json', 'masks', *options)
+    assert report.keys() >= KEYS and report['dtype'] == 'bfloat16'
+    assert report['eager_s'] is report['onednn_s'] is report['speedup_vs_eager'] is None
+    assert report['speedup_vs_dense'] > 0
+
+
+def test_masks_of_real_frames_are_the_networks_own(tmp_path: Path) -> None:
+    (tmp_path / 'image').mkdir()
+    for i in range(3):
+        Image.fromarray(random_image((50, 70), i)).save(tmp_path / 'image' / f'{i}.png')
+    frames = ['--weights', weights_in(tmp_path), '--frames', str(tmp_path / 'image')]
+    report = run(tmp_path / 'm.json', 'masks', *frames, '--limit', '2')
+    assert report.keys() >= KEYS and report['size'] == [50, 70]
+    assert report['rounds']['masked'] == 2 and '0.6' in report['masks']
+    assert report['exits'][-1]['active_share'] < 0.95 and report['gimac_ratio'] > 0.5
+    report = run(tmp_path / 'm.json', 'masks', *frames, '--threshold', '1')
+    assert report['gimac_ratio'] == report['exits'][-1]['active_share'] == 1.0
+
+
+# Preemption and ROS
+
+
+def test_preemption_is_measured_after_the_first_exit(tmp_path: Path) -> None:
+    report = run(
+        tmp_path / 'p.json',
+        *('preempt', '--network', 'hrnet_tiny', '--size', '96x128', '--count', '12'),
+    )
+    assert report.keys() >= {'network', 'size', 'dtype', 'threads'}
+    assert report['count'] == sum(report['exits'].values()) == 12 and report['exits']['4'] == 0
+    for times in (report, report['published']):
+        assert 0 < times['median_ms'] <= times['p99_ms'] <= times['max_ms']
+
+
+def test_what_ros_adds_is_measured_between_processes(tmp_path: Path) -> None:
+    report = run(tmp_path / 'r.json', 'ros', '--size', '64x96', '--seconds', '2')
+    assert report['size'] == [64, 96] and report['frames'] == report['transport_ms']['n'] > 3
+    assert 0 < report['transport_ms']['median'] <= report['transport_ms']['p99']
+    assert report['urgency_to_mask_ms'].keys() >= {'median', 'p99'}
+    assert report['cpu_share'] > 0
+
+
+def test_a_process_that_ends_too_early_is_said_and_the_others_end() -> None:
+    before = threading.active_count()
+    with pytest.raises(ChildProcessError, match='the first ended too early'):
+        with Processes({}) as processes:
+            processes.start('first', ['/bin/sh', '-c', 'exit 0'])
+            processes.start('second', ['/bin/sleep', '30'])
+            start_s = time.monotonic()
+            processes.wait_for('second')
+    assert time.monotonic() - start_s < 10 and threading.active_count() == before
+
+
+def test_a_process_that_fails_is_said() -> None:
+    with pytest.raises(ChildProcessError, match='the only ended with status 3'):
+        with Processes({}) as processes:
+            processes.start('only', ['/bin/sh', '-c', 'exit 3'])
+            processes.wait_for('only')
+
+
+# What the user may get wrong
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['masks'], 'expected --network and --size'),
+        (['masks', '--network', 'hrnet_tiny'], 'expected --network and --size'),
+        (['masks', '--weights', 'W', '--frames', 'F', '--size', '64x64'], 'or --weights and'),
+        (['masks', '--network', 'resnet', '--size', '64x64'], "unknown architecture 'resnet'"),
+        (['masks', '--weights', 'nowhere', '--frames', 'F'], 'weights not found: nowhere'),
+        (
+            ['masks', '--network', 'hrnet_tiny', '--size', '64x64', '--labels', 'nowhere'],
+            'expected label maps at nowhere',
+        ),
+        (
+            ['masks', '--network', 'hrnet_tiny', '--size', '64x64', '--masked', '.5,.4,.6'],
+            'that rise',
+        ),
+        (['preempt', '--size', '64x64'], 'either --network or --weights'),
+        (['preempt', '--network', 'hrnet_tiny'], 'expected --size'),
+        (['ros', '--size', '64x64', '--weights', 'nowhere'], 'weights not found: nowhere'),
+    ],
+)
+def test_errors_of_the_user_are_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['benchmark', *arguments]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith('adpc_ros: ') and message in said[-1]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['masks', '--dtype', 'float16'], 'invalid choice'),
+        (['masks', '--threshold', '1.5'], 'expected a number in [0, 1]'),
+        (['ros'], '--size'),
+        ([], 'WHAT'),
+    ],
+)
+def test_options_of_another_form_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match='2'):
+        main(['benchmark', *arguments])
+    assert message in capsys.readouterr().err
