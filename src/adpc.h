@@ -54,7 +54,9 @@ typedef struct {
 } adpc_op;
 
 typedef struct {
-  const uint8_t *image; /* height rows; must stay until the frame ends */
+  /* Both must stay until the frame ends. */
+  const uint8_t *image;     /* height rows */
+  const float *normalised;  /* or (3, height, width), normalised already */
   int64_t row_bytes, pixel_bytes;
   int32_t red, green, blue; /* offsets in a pixel */
   int32_t height, width;    /* pixels */

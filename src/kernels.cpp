@@ -474,6 +474,14 @@ void input_as(const InputArgs& a, int first_row, int last_row) {
   for (int y = first_row; y < last_row; ++y) {
     T* out = cell_of<T>(a.out, at(y, 0));
     const int width = y < a.height ? a.width : 0;
+    if (a.normalised) {
+      const int64_t plane = static_cast<int64_t>(a.height) * a.width;
+      const float* value = a.normalised + static_cast<int64_t>(y) * a.width;
+      for (int x = 0; x < width; ++x, ++value, out += 4)
+        store<4>(out, F<4>{value[0], value[plane], value[2 * plane], 0.0f});
+      for (int x = width; x < a.padded_width; ++x, out += 4) store<4>(out, F<4>{});
+      continue;
+    }
     const uint8_t* pixel = a.image + y * a.row_bytes;
     for (int x = 0; x < width; ++x, pixel += a.pixel_bytes, out += 4)
       store<4>(out, F<4>{red[pixel[a.red]], green[pixel[a.green]], blue[pixel[a.blue]], 0.0f});

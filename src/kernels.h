@@ -94,8 +94,9 @@ struct ResampleArgs {
   bool relu;
 };
 
-// An image of bytes to a normalised map of four channels, the last of them zero.
+// An image to a normalised map of four channels, the last of them zero.
 struct InputArgs {
+  const float* normalised;       // null, or (3, height, width) to be taken as they are
   const uint8_t* image;
   int64_t row_bytes, pixel_bytes;
   int32_t red, green, blue;      // offsets in a pixel

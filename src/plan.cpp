@@ -471,7 +471,7 @@ struct adpc_plan {
       case kRender:
         if (phase_ > 0) return false;
         *total = height_ >> kFinest;
-        macs = 200.0 * (width_ >> kFinest) * classes_;
+        macs = 800.0 * (width_ >> kFinest) * classes_;
         break;
       case kGate:
         return prepare_gate(total, grain);
@@ -506,6 +506,7 @@ struct adpc_plan {
   void work_input(int first, int last) {
     InputArgs args{};
     args.image = frame_.image;
+    args.normalised = frame_.normalised;
     args.row_bytes = frame_.row_bytes;
     args.pixel_bytes = frame_.pixel_bytes;
     args.red = frame_.red;

@@ -182,29 +182,57 @@ class CpuPlan:
             raise ValueError(
                 f'expected an (H, W, 3) uint8 RGB image, got {image.shape} {image.dtype}'
             )
-        size = (image.shape[0], image.shape[1])
-        maps = self._maps(active_maps, padded_size(size))
         frame = native.Frame(
             image=image.ctypes.data,
             row_bytes=image.strides[0],
             pixel_bytes=image.strides[1],
-            red=0,
             green=image.strides[2],
             blue=2 * image.strides[2],
-            height=size[0],
-            width=size[1],
-            adaptive=2 if maps else int(adaptive and self.config.adaptivity is not None),
+            height=image.shape[0],
+            width=image.shape[1],
         )
+        yield from self._run(frame, adaptive, active_maps)
+        del image  # the library has read it up to here
+
+    def execute(
+        self,
+        image: Tensor,
+        adaptive: bool = True,
+        active_maps: list[ActiveMap] | None = None,
+    ) -> Iterator[ComputedExit | None]:
+        """
+        Segment an image that is normalised already.
+
+        :param image: (1, 3, H, W) float32 on the CPU, H and W multiples of 32.
+        :return: as :meth:`segment`.
+        :raises ValueError: for another shape or type.
+        """
+        size = (image.shape[-2], image.shape[-1])
+        if image.shape != (1, 3, *padded_size(size)) or image.dtype != torch.float32:
+            raise ValueError(
+                'expected a (1, 3, H, W) float32 image, H and W multiples of 32, '
+                f'got {tuple(image.shape)} {image.dtype}'
+            )
+        image = image.contiguous()
+        frame = native.Frame(normalised=image.data_ptr(), height=size[0], width=size[1])
+        yield from self._run(frame, adaptive, active_maps)
+        del image
+
+    def _run(
+        self, frame: native.Frame, adaptive: bool, active_maps: list[ActiveMap] | None
+    ) -> Iterator[ComputedExit | None]:
+        size = (frame.height, frame.width)
+        maps = self._maps(active_maps, padded_size(size))  # kept until the end, as the image
+        frame.adaptive = 2 if maps else int(adaptive and self.config.adaptivity is not None)
         frame.active[: len(maps)] = [array.ctypes.data for array in maps]
+        if self._plan is None:
+            raise RuntimeError('the plan is closed')
         self._segmentation += 1
+        segmentation = self._segmentation
         self._exits = []
         if self._library.adpc_start(self._plan, ctypes.byref(frame)):
             raise MemoryError(f'no memory for an image of {size[0]}x{size[1]} pixels')
         self._size = padded_size(size)
-        yield from self._run(size, self._segmentation)
-        del image, maps  # the library has read them up to here
-
-    def _run(self, size: tuple[int, int], segmentation: int) -> Iterator[ComputedExit | None]:
         before: Rendered | None = None
         macs = 0
         while True:

@@ -60,6 +60,7 @@ class Frame(ctypes.Structure):
 
     _fields_ = (
         ('image', c_void_p),
+        ('normalised', c_void_p),
         ('row_bytes', c_int64),
         ('pixel_bytes', c_int64),
         ('red', c_int32),
