@@ -61,7 +61,8 @@ typedef struct {
   int32_t red, green, blue; /* offsets in a pixel */
   int32_t height, width;    /* pixels */
   int32_t adaptive;         /* 0: every position, 1: as scores and thresholds say, 2: as `active` */
-  const uint8_t *active[ADPC_EXITS - 1]; /* (rows, columns) of the scores */
+  /* (rows, columns) of the scores, each within the one before */
+  const uint8_t *active[ADPC_EXITS - 1];
 } adpc_frame;
 
 typedef struct {

@@ -414,9 +414,11 @@ ALWAYS_INLINE int reads_of(const Source& source, Position q, const T** from, flo
                         source.view.stride;
   int count = 0;
   for (int ty = 0; ty < taps; ++ty)
-    for (int tx = 0; tx < taps; ++tx, ++count) {
+    for (int tx = 0; tx < taps; ++tx) {
+      const float w = source.rows.weight[y * taps + ty] * source.columns.weight[x * taps + tx];
+      if (w == 0.0f) continue;  // may lie beyond the map, or where nothing was computed
       from[count] = corner + (ty * source.view.pitch + tx) * source.view.stride;
-      weights[count] = source.rows.weight[y * taps + ty] * source.columns.weight[x * taps + tx];
+      weights[count++] = w;
     }
   return count;
 }

@@ -57,7 +57,8 @@ void Map::resize(int rows, int columns, int reach) {
     p.donor.reserve(cells);
     p.begin.reserve(cells + 1);
     for (auto& end : p.end) end.reserve(cells);
-    p.neighbours.reserve(2 * cells);
+    const size_t window = static_cast<size_t>(2 * reach + 1) * (2 * reach + 1);
+    p.neighbours.reserve(cells * (window / 2));  // of a pair, at most one is inactive
     for (int j = i + 1; j < kLevels; ++j) {
       rows_table_[i][j] = AxisTable(rows >> j, rows >> i, false);
       columns_table_[i][j] = AxisTable(columns >> j, columns >> i, false);

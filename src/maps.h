@@ -47,7 +47,7 @@ class Map {
  public:
   // rows, columns: of the finest level; multiples of eight. reach: of the widest interpolation.
   void resize(int rows, int columns, int reach);
-  // From `finest` (rows, columns), true where active. Allocates only when it grows.
+  // From `finest` (rows, columns), true where active. Allocates nothing.
   void build(const uint8_t* finest);
   bool full() const { return full_; }
   bool empty() const { return levels_[0].active == 0; }

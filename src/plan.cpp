@@ -189,8 +189,8 @@ struct adpc_plan {
     confidence_ = confidence;
     previous_ids_ = previous_ids;
     previous_confidence_ = previous_confidence;
-    const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                        std::chrono::duration<double>(slice_s));
+    const auto slice = std::chrono::duration<double>(std::clamp(slice_s, 1e-4, 1e6));
+    const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(slice);
     auto now = Clock::now();
     auto stop = [&] { return interrupted_.load(std::memory_order_relaxed) || Clock::now() >= end; };
     while (op_ < static_cast<int>(schedule_.size())) {

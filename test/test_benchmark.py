@@ -199,7 +199,7 @@ def test_preemption_is_measured_after_the_first_exit(tmp_path: Path) -> None:
         *('preempt', '--network', 'hrnet_tiny', '--size', '96x128', '--count', '12'),
     )
     assert report.keys() >= {'network', 'size', 'dtype', 'threads'}
-    assert report['count'] == sum(report['exits'].values()) == 12 and report['exits']['4'] == 0
+    assert report['count'] == sum(report['exits'].values()) == 12
     for times in (report, report['published']):
         assert 0 < times['median_ms'] <= times['p99_ms'] <= times['max_ms']
 

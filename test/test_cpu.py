@@ -295,7 +295,6 @@ def test_the_number_of_threads_changes_nothing() -> None:
     results = []
     for threads in (1, 2, 5):
         plan = CpuPlan(program, threads=threads)
-        assert f'{threads} threads' in plan.description
         list(plan.segment(image))
         results.append(plan.logits())
         plan.close()
@@ -339,6 +338,11 @@ def test_results_that_are_given_back_are_used_again() -> None:
             if done is not None:
                 addresses.add(done.rendered.class_ids.ctypes.data)
     assert len(addresses) <= 6
+
+
+def test_what_computes_is_said() -> None:
+    plan = CpuPlan(program_of(), torch.bfloat16, instruction_set='portable')
+    assert plan.description == 'native bfloat16 kernels (portable)'
 
 
 def test_errors_say_what_was_expected() -> None:

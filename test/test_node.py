@@ -319,6 +319,7 @@ def test_an_interrupt_ends_the_node_cleanly_in_mid_frame(
         ('device', 'CUDA is not available'),
         ('xpu', 'cannot configure'),
         ('exits', 'expected min_exit <= max_exit'),
+        ('precision', "expected one of float32, bfloat16, got 'half'"),
     ],
 )
 def test_what_is_wrong_at_the_start_is_said_and_ends_the_node(
@@ -336,6 +337,7 @@ def test_what_is_wrong_at_the_start_is_said_and_ends_the_node(
         'device': ['device:=cuda'],
         'xpu': ['device:=abacus'],
         'exits': ['min_exit:=3', 'max_exit:=2'],
+        'precision': ['precision:=half'],
     }.get(fault, [])
     with NodeProcess(folder, f'weights:={path}', *extra) as node:
         assert node.process.wait(60) == 1

@@ -1,4 +1,4 @@
-"""How soon a frame stops: CRITICAL at random instants, as the engine and its worker see it."""
+"""How soon work stops: cancellations at random instants, of the plan alone and of an engine."""
 
 from __future__ import annotations
 
@@ -6,57 +6,123 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from adpc_ros.network.adaptivity import ActiveMap
 from adpc_ros.runtime.engine import Engine, Frame, RenderedExit, Result
-from adpc_ros.runtime.plan import ComputedExit, Plan
+from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.scheduler import Level, StopReason
 
 _WHOLE_FRAMES = 3  # run to the end, to know how long that takes; the first is a warm-up
 _PATIENCE_S = 600.0
+_INSTANTS_IN_A_FRAME = 40  # at which a long frame is stopped, to go on in most cases
+_DROPPED = 0.02  # share of them after which another frame starts at once
 
 
 class Preemption(NamedTuple):
     """
-    One frame that was stopped.
+    One stop.
 
-    ``idle_s`` until the worker has stopped computing and ``published_s`` until the result was
-    handed out, both in seconds from CRITICAL; ``exit_index`` is the exit that went out.
+    ``seconds`` from the request until the computation has stopped, or until the result was handed
+    out; ``exit_index`` is the latest exit at that moment.
     """
 
-    idle_s: float
-    published_s: float
+    seconds: float
     exit_index: int
 
 
-class _Watched:
-    """A plan that tells when its worker has left a frame."""
+class _Worker:
+    """Computes frame after frame, and stops where it is when it is asked to."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self.idle_s = 0.0
-        self.idle = threading.Event()
+    def __init__(self, plan: Plan, image: NDArray[np.uint8], seed: int) -> None:
+        self._plan, self._image = plan, image
+        self._drop = random.Random(seed)
+        self._closed = False
+        self._wanted, self._idle, self._exit = (threading.Event() for _ in range(3))
+        self._stopped: Preemption | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._plan, name)
-
-    def segment(
-        self,
-        image: NDArray[np.uint8],
-        adaptive: bool = True,
-        active_maps: list[ActiveMap] | None = None,
-    ) -> Iterator[ComputedExit | None]:
+    def _work(self) -> None:
         try:
-            yield from self._plan.segment(image, adaptive, active_maps)
-        finally:  # whatever the plan had under way has ended
-            self.idle_s = time.monotonic()
-            self.idle.set()
+            while not self._closed:
+                self._frame()
+        except Exception as error:
+            self._error = error
+            self._exit.set()
+            self._idle.set()
+
+    def _frame(self) -> None:
+        exit_index = 0
+        self._exit.clear()
+        for computed in self._plan.segment(self._image):
+            if self._closed:
+                return
+            if computed is not None:
+                exit_index = computed.exit_index
+                self._exit.set()
+            if self._wanted.is_set():  # every thread of the plan is at rest now
+                self._stopped = Preemption(time.monotonic(), exit_index)
+                self._wanted.clear()
+                self._idle.set()
+                if self._drop.random() < _DROPPED:
+                    return
+
+    def stop(self) -> Preemption | None:
+        """Ask for a stop now; None if that was before the first exit."""
+        if not self._exit.wait(_PATIENCE_S):
+            raise TimeoutError(f'exit 1 took longer than {_PATIENCE_S:.0f} s')
+        self._idle.clear()
+        sent_s = time.monotonic()
+        self._wanted.set()
+        self._plan.interrupt()
+        if not self._idle.wait(_PATIENCE_S):
+            raise TimeoutError(f'the plan did not stop within {_PATIENCE_S:.0f} s')
+        if self._error is not None:
+            raise self._error
+        assert self._stopped is not None
+        idle_s, exit_index = self._stopped
+        return Preemption(idle_s - sent_s, exit_index) if exit_index else None
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._plan.interrupt()
+        self._thread.join()
+
+
+def stop_plan(
+    plan: Plan, image: NDArray[np.uint8], number: int, frame_s: float, seed: int = 0
+) -> list[Preemption]:
+    """
+    Stop a plan at random instants; ``seconds`` end when it has stopped computing.
+
+    After most of them the frame goes on, so that all of a long frame is met; after the others
+    it is dropped and a new one starts.
+
+    :param plan: with early exits.
+    :param image: (H, W, 3) uint8 RGB, computed again and again.
+    :param number: of stops after the first exit; those before are not counted.
+    :param frame_s: about how long a frame takes.
+    """
+    instants = random.Random(seed)
+    worker = _Worker(plan, image, seed)
+    try:
+        found: list[Preemption] = []
+        with tqdm(total=number, desc='stop') as progress:
+            while len(found) < number:
+                time.sleep(instants.uniform(0, 2 * frame_s / _INSTANTS_IN_A_FRAME))
+                done = worker.stop()
+                if done is not None:
+                    found.append(done)
+                    progress.update()
+        return found
+    finally:
+        worker.close()
 
 
 class _Trial:
@@ -64,12 +130,10 @@ class _Trial:
 
     def __init__(self, plan: Plan, image: NDArray[np.uint8]) -> None:
         self._image = image
-        self._watched = _Watched(plan)
         self._first_exit, self._published = threading.Event(), threading.Event()
         self._exits_s: list[float] = []
         self._result: tuple[Result, float] | None = None
-        engine_plan = cast(Plan, self._watched)
-        self._engine = Engine(engine_plan, None, self._on_result, self._on_exit)
+        self._engine = Engine(plan, None, self._on_result, self._on_exit)
 
     def _on_exit(self, frame: Frame, done: RenderedExit) -> None:
         self._exits_s.append(done.time_s)
@@ -82,25 +146,27 @@ class _Trial:
             self._first_exit.set()
 
     def _start(self) -> None:
-        for event in (self._first_exit, self._published, self._watched.idle):
-            event.clear()
+        self._first_exit.clear()
+        self._published.clear()
         self._exits_s = []
         self._engine.submit(self._image)
 
     def _ended(self) -> tuple[Result, float]:
-        for event in (self._published, self._watched.idle):
-            if not event.wait(_PATIENCE_S):
-                raise TimeoutError(f'a frame took longer than {_PATIENCE_S:.0f} s')
+        if not self._published.wait(_PATIENCE_S):
+            raise TimeoutError(f'a frame took longer than {_PATIENCE_S:.0f} s')
         assert self._result is not None
         if self._result[0].error is not None:
             raise self._result[0].error
         return self._result
 
-    def whole_frame(self) -> float:
-        """Let a frame finish; gives the seconds from its first exit to its last."""
+    def whole_frame(self) -> tuple[float, float]:
+        """Let a frame finish; gives the seconds to its last exit, and from its first to that."""
+        started_s = time.monotonic()
         self._start()
-        self._ended()
-        return self._exits_s[-1] - self._exits_s[0]
+        _, ended_s = self._ended()
+        while len(self._exits_s) < 4:  # its last exit is reported after the result
+            time.sleep(0.001)
+        return ended_s - started_s, self._exits_s[-1] - self._exits_s[0]
 
     def preempt(self, after_s: float) -> Preemption | None:
         """Send CRITICAL that long after exit 1; None if the frame was done before."""
@@ -114,34 +180,37 @@ class _Trial:
         self._engine.urgency(Level.ROUTINE)
         if result.reason is not StopReason.URGENT or result.exit is None:
             return None
-        idle_s = self._watched.idle_s - sent_s
-        return Preemption(idle_s, published_s - sent_s, result.exit.exit_index)
+        return Preemption(published_s - sent_s, result.exit.exit_index)
 
     def close(self) -> None:
         """End the worker."""
         self._engine.close()
 
 
-def preempt(plan: Plan, image: NDArray[np.uint8], number: int, seed: int = 0) -> list[Preemption]:
+def preempt_engine(
+    plan: Plan, image: NDArray[np.uint8], number: int, seed: int = 0
+) -> tuple[list[Preemption], float]:
     """
-    Stop frames at instants spread evenly over what follows their first exit.
+    Send CRITICAL to an engine at instants spread evenly over what follows a frame's first exit.
 
-    :param plan: with early exits.
+    :param plan: with four exits.
     :param image: (H, W, 3) uint8 RGB, computed again and again.
     :param number: of frames that are stopped; those that finish before are not counted.
+    :return: the stops, whose ``seconds`` end when the result is handed out; and the seconds that
+        a whole frame takes.
     """
     instants = random.Random(seed)
     trial = _Trial(plan, image)
     try:
-        whole_s = [trial.whole_frame() for _ in range(_WHOLE_FRAMES)]
-        duration_s = statistics.median(whole_s[1:])
+        whole = [trial.whole_frame() for _ in range(_WHOLE_FRAMES)][1:]
+        after_first_s = statistics.median(after_s for _, after_s in whole)
         found: list[Preemption] = []
         with tqdm(total=number, desc='preempt') as progress:
             while len(found) < number:
-                done = trial.preempt(instants.uniform(0, duration_s))
+                done = trial.preempt(instants.uniform(0, after_first_s))
                 if done is not None:
                     found.append(done)
                     progress.update()
-        return found
+        return found, statistics.median(whole_s for whole_s, _ in whole)
     finally:
         trial.close()

@@ -18,11 +18,13 @@ from adpc_ros.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from adpc_ros.benchmark.preempt import Preemption
     from adpc_ros.benchmark.subjects import Subject
     from adpc_ros.commands.options import Commands
 
 BUSY = 0.5  # load average beyond which times are doubtful
 ROUNDS = 5
+FRAMES_SHARE = 50  # stops of the computation for one frame that an engine is preempted in
 
 
 def add(commands: Commands) -> None:
@@ -67,12 +69,13 @@ def _add_masks(kinds: Commands) -> None:
 def _add_preempt(kinds: Commands) -> None:
     parser = kinds.add_parser(
         'preempt',
-        help='time from CRITICAL to an idle worker and to the result',
-        description='Send CRITICAL at random instants after the first exit, and measure how soon '
-        'the worker has stopped and how soon the latest exit is handed out.',
+        help='time from a cancellation to an idle worker, from CRITICAL to the result',
+        description='Stop the computation at random instants after the first exit, and measure '
+        'how soon it has stopped; and send CRITICAL to an engine, and measure how soon the '
+        'latest exit is handed out.',
     )
     _add_network(parser)
-    parser.add_argument('--count', type=positive, default=1000, metavar='N', help='frames (1000)')
+    parser.add_argument('--count', type=positive, default=1000, metavar='N', help='stops (1000)')
     parser.set_defaults(run=run_preempt)
 
 
@@ -186,7 +189,7 @@ def run_preempt(options: argparse.Namespace) -> None:
 
     from adpc_ros.benchmark.native import native_plan
     from adpc_ros.benchmark.networks import random_image, random_network
-    from adpc_ros.benchmark.preempt import preempt
+    from adpc_ros.benchmark.preempt import preempt_engine, stop_plan
     from adpc_ros.network import checkpoint
     from adpc_ros.network.adaptivity import Adaptivity
     from adpc_ros.network.anytime import NetworkConfig
@@ -205,21 +208,22 @@ def run_preempt(options: argparse.Namespace) -> None:
     torch.set_num_threads(threads)
     plan = native_plan(compile_network(network), getattr(torch, options.dtype), threads)
     try:
-        found = preempt(plan, random_image(options.size), options.count)
+        image = random_image(options.size)
+        results, frame_s = preempt_engine(plan, image, max(5, options.count // FRAMES_SHARE))
+        stops = stop_plan(plan, image, options.count, frame_s)
     finally:
         plan.close()
     height, width = options.size
-    print(f'{name}, {height}x{width}, {options.dtype}, {threads} threads, {len(found)} frames')
-    print(f'{"milliseconds from CRITICAL to":30} {"median":>8}  {"99 %":>8}  {"most":>8}')
-    idle = _spread('the worker idle', [1e3 * f.idle_s for f in found])
-    published = _spread('the result handed out', [1e3 * f.published_s for f in found])
-    exits = {str(i): sum(f.exit_index == i for f in found) for i in range(1, 5)}
+    print(f'{name}, {height}x{width}, {options.dtype}, {threads} threads, {frame_s:.3f} s a frame')
+    print(f'{"milliseconds":40} {"n":>5}  {"median":>8}  {"99 %":>8}  {"most":>8}')
+    idle = _spread('from a cancellation to the worker idle', stops)
+    published = _spread('from CRITICAL to the result handed out', results)
+    exits = {str(i): sum(stop.exit_index == i for stop in stops) for i in range(1, 5)}
     print('latest exit: ' + ', '.join(f'{i}: {n}' for i, n in exits.items()))
     write_json(
         options.json,
         {
             **idle,
-            'count': len(found),
             'network': name,
             'size': [height, width],
             'dtype': options.dtype,
@@ -230,12 +234,13 @@ def run_preempt(options: argparse.Namespace) -> None:
     )
 
 
-def _spread(title: str, values_ms: list[float]) -> dict[str, float]:
+def _spread(title: str, found: list[Preemption]) -> dict[str, float]:
     import numpy as np
 
+    values_ms = [1e3 * stop.seconds for stop in found]
     median, p99, most = (float(np.percentile(values_ms, q)) for q in (50, 99, 100))
-    print(f'{title:30} {median:8.2f}  {p99:8.2f}  {most:8.2f}')
-    return {'median_ms': median, 'p99_ms': p99, 'max_ms': most}
+    print(f'{title:40} {len(found):5}  {median:8.2f}  {p99:8.2f}  {most:8.2f}')
+    return {'median_ms': median, 'p99_ms': p99, 'max_ms': most, 'count': len(found)}
 
 
 def run_ros(options: argparse.Namespace) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.macs import GI
-from adpc_ros.runtime.program import compile_network
-from adpc_ros.runtime.torch_plan import TorchPlan
+from adpc_ros.runtime.plan import make_plan
 
 
 class Evaluation(NamedTuple):
@@ -48,7 +48,8 @@ def evaluate(
     :param samples: pairs of (H, W, 3) uint8 RGB image and (H, W) uint8 label, any sizes.
     :raises ValueError: if there are no samples.
     """
-    plan = TorchPlan(compile_network(network), next(network.parameters()).device)
+    device = next(network.parameters()).device
+    plan = make_plan(network, device, threads=torch.get_num_threads())
     confusions = [Confusion(network.config.class_count) for _ in range(plan.exit_count)]
     masked: list[list[float]] = []
     macs: list[list[int]] = []
@@ -58,6 +59,7 @@ def evaluate(
             confusion.add(label, computed.rendered.class_ids)
         masked.append([1 - computed.active_share for computed in exits[:-1]])
         macs.append([computed.macs for computed in exits])
+    plan.close()
     if not macs:
         raise ValueError('nothing to evaluate: expected at least one image')
     gimac = np.mean(macs, axis=0) / GI

@@ -38,7 +38,7 @@ from adpc_ros.ros import parameters
 from adpc_ros.ros.conversions import InvalidImage, array_to_image, image_to_rgb
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
 from adpc_ros.runtime.engine import Engine, Frame, RenderedExit, Result
-from adpc_ros.runtime.plan import make_plan
+from adpc_ros.runtime.plan import Plan, make_plan
 from adpc_ros.runtime.scheduler import Level, Publish
 
 FAR_OFF_S = 10.0  # a stamp this far from the clock was made by another clock
@@ -53,6 +53,7 @@ class SegmentationNode(LifecycleNode):
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._engine: Engine | None = None
+        self._plan: Plan | None = None
         self._identity, self._exit_count, self._max_age_s = '', 0, math.inf
         self._outputs: list[Publisher] = []
         self._inputs: list[Subscription] = []
@@ -83,7 +84,8 @@ class SegmentationNode(LifecycleNode):
         checkpoint = load(values.weights or packaged(WEIGHTS))
         threads = values.threads or os.cpu_count() or 1
         torch.set_num_threads(threads)
-        plan = make_plan(checkpoint.network, device, threads=threads)
+        dtype: torch.dtype = getattr(torch, values.precision)
+        plan = self._plan = make_plan(checkpoint.network, device, dtype, threads)
         policy = values.policy(plan.exit_count)
         self._engine = Engine(plan, policy, self._publish, self._publish_progress, values.adaptive)
         self._engine.warm_up((values.warmup_height, values.warmup_width))
@@ -166,9 +168,11 @@ class SegmentationNode(LifecycleNode):
     def _free(self) -> None:
         if self._engine is not None:
             self._engine.close()
+        if self._plan is not None:
+            self._plan.close()
         for publisher in self._outputs:
             self.destroy_lifecycle_publisher(publisher)
-        self._engine = None
+        self._engine = self._plan = None
         self._outputs = []
 
     def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:

@@ -12,6 +12,8 @@ from rclpy.node import Node
 
 from adpc_ros.runtime.scheduler import Policy
 
+PRECISIONS = ('float32', 'bfloat16')
+
 
 def _field(default: Any, meaning: str, low: float | None = None, high: float | None = None) -> Any:
     return dataclasses.field(
@@ -30,6 +32,9 @@ class Parameters:
     weights: str = _field('', 'Weights file (.safetensors); empty for the packaged ones.')
     device: str = _field('cpu', 'Where to compute: cpu, cuda, or cuda:N.')
     threads: int = _field(0, 'Compute threads; 0 for one for each core.', 0, 1024)
+    precision: str = _field(
+        'float32', 'Of weights and features: float32, or bfloat16 (faster where the CPU has it).'
+    )
     autostart: bool = _field(True, 'Configure and activate on start.')
     adaptive: bool = _field(True, 'Let later exits skip pixels that are already confident.')
     warmup_height: int = _field(
@@ -61,6 +66,10 @@ class Parameters:
             )
             if low is not None and not low <= value <= high:
                 raise ValueError(f'{field.name}: expected {low} to {high}, got {value}')
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f'precision: expected one of {", ".join(PRECISIONS)}, got {self.precision!r}'
+            )
         if self.min_exit > self.max_exit:
             raise ValueError(
                 f'expected min_exit <= max_exit, got {self.min_exit}, {self.max_exit}'

@@ -156,7 +156,7 @@ class CpuPlan:
         """What computes, in what precision and where, for people."""
         name: bytes = self._library.adpc_instruction_set(self._plan)
         type_ = str(self._dtype).removeprefix('torch.')
-        return f'native {type_} kernels ({name.decode()}), {self._threads} threads'
+        return f'native {type_} kernels ({name.decode()})'
 
     @property
     def memory_bytes(self) -> int:

@@ -105,6 +105,9 @@ class Plan(Protocol):
         affected.
         """
 
+    def close(self) -> None:
+        """Free memory and threads; nothing may be computed afterwards."""
+
     def step_times(self) -> list[StepTime]:
         """Give the times of the last segmentation that was carried to its end."""
 

@@ -129,6 +129,10 @@ class TorchPlan:
             raise RuntimeError('no exit yet: expected a segmentation up to its first exit')
         return self._logits
 
+    def close(self) -> None:
+        """Free the weights."""
+        self._layers = []
+
     def interrupt(self) -> None:
         """Do nothing: the running segmentation yields after every step."""
 
