@@ -106,7 +106,16 @@ ALWAYS_INLINE float to_float(bf16 x) {
   memcpy(&value, &bits, sizeof value);
   return value;
 }
+template <int N>
+ALWAYS_INLINE I<N> counting() {
+  I<N> lanes = I<N>{};
+  for (int i = 0; i < N; ++i) lanes[i] = i;
+  return lanes;
+}
 ALWAYS_INLINE int smaller_of(int a, int b) { return a < b ? a : b; }
+
+// Vectors wider than a register compile to code that goes through memory: nothing here is wider
+// than kWide.
 
 // The registers: how many octets of output channels are computed at once, and at how many
 // positions, so that the accumulators fill them.
@@ -121,6 +130,8 @@ constexpr int kTile[kMaxOctets + 1] = {0, 8, 4, 3};
 constexpr int kWide = 4, kMaxOctets = 2;
 constexpr int kTile[kMaxOctets + 1] = {0, 6, 3};
 #endif
+
+constexpr int kNarrow = kWide < kOctet ? kWide : kOctet;  // divides every number of channels
 
 // Output channels are computed in blocks of nearly equal width.
 ALWAYS_INLINE int block_count(int octets) { return (octets + kMaxOctets - 1) / kMaxOctets; }
@@ -385,9 +396,10 @@ void border_as(const BorderArgs& a, int first, int last) {
     T* out = cell_of<T>(a.out, a.at[i]);
     const T* residual = a.residual.data ? cell_of<const T>(a.residual, a.at[i]) : nullptr;
     int c = 0;
-    for (; c + 2 * kOctet <= channels; c += 2 * kOctet)
-      border_channels<16, T>(a, donors, weights, count, total, c, residual, out);
-    if (c < channels) border_channels<8, T>(a, donors, weights, count, total, c, residual, out);
+    for (; c + kWide <= channels; c += kWide)
+      border_channels<kWide, T>(a, donors, weights, count, total, c, residual, out);
+    for (; c < channels; c += kNarrow)
+      border_channels<kNarrow, T>(a, donors, weights, count, total, c, residual, out);
   }
 }
 
@@ -435,9 +447,10 @@ template <class T>
 ALWAYS_INLINE void mix_all(const T* const* from, const float* weights, int count, int octets,
                            const float* bias, bool relu, T* out) {
   int c = 0;
-  for (; c + 2 * kOctet <= octets * kOctet; c += 2 * kOctet)
-    mix<16, T>(from, weights, count, c, bias, relu, out);
-  if (c < octets * kOctet) mix<8, T>(from, weights, count, c, bias, relu, out);
+  for (; c + kWide <= octets * kOctet; c += kWide)
+    mix<kWide, T>(from, weights, count, c, bias, relu, out);
+  for (; c < octets * kOctet; c += kNarrow)
+    mix<kNarrow, T>(from, weights, count, c, bias, relu, out);
 }
 
 template <class T>
@@ -519,19 +532,52 @@ ALWAYS_INLINE F<N> exp_negative(F<N> x) {
 
 constexpr int kMaxClasses = 256;
 constexpr int kScale = 4;  // pixels for one cell of the scores, on either axis
-constexpr int kLanes = kRenderBlock;
 // The two cells between which a pixel lies, and how near it is to them: corners not aligned.
 constexpr int kFirst[kScale] = {-1, -1, 0, 0};
 constexpr float kNearFirst[kScale] = {0.375f, 0.125f, 0.875f, 0.625f};
 
+// Some cells of one row of pixels: class ids and confidence of a cell's four pixels in one word.
+// `between` holds the class scores, interpolated in rows: (classes, width), from a cell before on.
+template <int N>
+ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int width, int cell,
+                                uint32_t* all_ids, uint32_t* all_confidence, F<N>* sum,
+                                I<N>* count) {
+  float score[kMaxClasses][N];
+  U<N> ids = U<N>{}, confidence = U<N>{};
+  for (int px = 0; px < kScale; ++px) {
+    F<N> top = splat<N>(-3.0e38f);
+    I<N> best = I<N>{};
+    for (int k = 0; k < a.classes; ++k) {
+      const float* left = between + k * width + kFirst[px] + 1;
+      const F<N> x = load<N>(left) * splat<N>(kNearFirst[px]) +
+                     load<N>(left + 1) * splat<N>(1.0f - kNearFirst[px]);
+      store<N>(score[k], x);
+      const I<N> better = x > top;
+      top = better ? x : top;
+      best = better ? I<N>{} + k : best;
+    }
+    F<N> total = F<N>{};
+    for (int k = 0; k < a.classes; ++k) total += exp_negative<N>(load<N>(score[k]) - top);
+    const F<N> probability = splat<N>(1.0f) / total;
+    const I<N> inside = (counting<N>() + cell) * kScale + px < a.width;
+    *sum += inside ? probability : F<N>{};
+    *count -= inside & (probability >= splat<N>(a.threshold));  // true is -1
+    const F<N> rounded = probability * splat<N>(255.0f) + splat<N>(12582912.0f);
+    ids |= (U<N>)best << (8 * px);
+    confidence |= ((U<N>)rounded & 0xff) << (8 * px);
+  }
+  memcpy(all_ids, &ids, sizeof ids);
+  memcpy(all_confidence, &confidence, sizeof confidence);
+}
+
 // Sixteen cells of one row, so 64 x 4 pixels.
 void render_block(const RenderArgs& a, int row, int block) {
-  constexpr int N = kLanes, WIDTH = 2 * kLanes;  // 18 are used
-  const int first = block * N;
-  float plane[3][kMaxClasses][WIDTH], between[kMaxClasses][WIDTH], score[kMaxClasses][N];
+  constexpr int N = kWide, WIDTH = 2 * kRenderBlock;  // 18 are used
+  const int first = block * kRenderBlock;
+  float plane[3][kMaxClasses][WIDTH], between[kMaxClasses][WIDTH];
   for (int dy = -1; dy <= 1; ++dy) {
     const int y = row + dy < 0 ? 0 : smaller_of(row + dy, a.rows - 1);
-    for (int i = 0; i < N + 2; ++i) {
+    for (int i = 0; i < kRenderBlock + 2; ++i) {
       const int x = first + i - 1 < 0 ? 0 : smaller_of(first + i - 1, a.columns - 1);
       const float* from = cell_of<const float>(a.scores, at(y, x));
       for (int k = 0; k < a.classes; ++k) plane[dy + 1][k][i] = from[k];
@@ -539,46 +585,22 @@ void render_block(const RenderArgs& a, int row, int block) {
   }
   F<N> sum = F<N>{};
   I<N> count = I<N>{};
-  const I<N> lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (int py = 0; py < kScale && row * kScale + py < a.height; ++py) {
     const float near = kNearFirst[py];
     for (int k = 0; k < a.classes; ++k) {
       const float *upper = plane[kFirst[py] + 1][k], *under = plane[kFirst[py] + 2][k];
-      for (int i = 0; i < WIDTH; i += N)
+      for (int i = 0; i < kRenderBlock + 2; i += N)
         store<N>(between[k] + i, load<N>(upper + i) * splat<N>(near) +
                                      load<N>(under + i) * splat<N>(1.0f - near));
     }
-    U<N> ids = U<N>{}, confidence = U<N>{};
-    for (int px = 0; px < kScale; ++px) {
-      F<N> top = splat<N>(-3.0e38f);
-      I<N> best = I<N>{};
-      for (int k = 0; k < a.classes; ++k) {
-        const float* left = between[k] + kFirst[px] + 1;
-        const F<N> x = load<N>(left) * splat<N>(kNearFirst[px]) +
-                       load<N>(left + 1) * splat<N>(1.0f - kNearFirst[px]);
-        store<N>(score[k], x);
-        const I<N> better = x > top;
-        top = better ? x : top;
-        best = better ? I<N>{} + k : best;
-      }
-      F<N> total = F<N>{};
-      for (int k = 0; k < a.classes; ++k) total += exp_negative<N>(load<N>(score[k]) - top);
-      const F<N> probability = splat<N>(1.0f) / total;
-      const I<N> inside = (lanes + first) * kScale + px < a.width;
-      sum += inside ? probability : F<N>{};
-      count -= inside & (probability >= splat<N>(a.threshold));  // true is -1
-      const F<N> rounded = probability * splat<N>(255.0f) + splat<N>(12582912.0f);
-      ids |= (U<N>)best << (8 * px);
-      confidence |= ((U<N>)rounded & 0xff) << (8 * px);
-    }
+    uint32_t ids[kRenderBlock], confidence[kRenderBlock];
+    for (int i = 0; i < kRenderBlock; i += N)
+      render_cells<N>(a, &between[0][i], WIDTH, first + i, ids + i, confidence + i, &sum, &count);
     const int64_t pixel = static_cast<int64_t>(row * kScale + py) * a.width + first * kScale;
-    const int bytes = smaller_of(N * kScale, a.width - first * kScale);
-    if (bytes == N * kScale) {
-      memcpy(a.ids + pixel, &ids, sizeof ids);
-      memcpy(a.confidence + pixel, &confidence, sizeof confidence);
-    } else if (bytes > 0) {
-      memcpy(a.ids + pixel, &ids, bytes);
-      memcpy(a.confidence + pixel, &confidence, bytes);
+    const int bytes = smaller_of(kRenderBlock * kScale, a.width - first * kScale);
+    if (bytes > 0) {
+      memcpy(a.ids + pixel, ids, bytes);
+      memcpy(a.confidence + pixel, confidence, bytes);
     }
   }
   float block_sum = 0.0f;
@@ -587,26 +609,26 @@ void render_block(const RenderArgs& a, int row, int block) {
     block_sum += sum[i];
     block_count += count[i];
   }
-  const int blocks = (a.columns + N - 1) / N;
+  const int blocks = (a.columns + kRenderBlock - 1) / kRenderBlock;
   a.block_sum[row * blocks + block] = block_sum;
   a.block_count[row * blocks + block] = block_count;
 }
 
 void render(const RenderArgs& a, int first_row, int last_row) {
-  const int blocks = (a.columns + kLanes - 1) / kLanes;
+  const int blocks = (a.columns + kRenderBlock - 1) / kRenderBlock;
   for (int row = first_row; row < last_row; ++row)
     for (int block = 0; block < blocks; ++block) {
       bool changed = a.changed == nullptr;
-      const int last = smaller_of((block + 1) * kLanes, a.columns);
-      for (int x = block * kLanes; x < last && !changed; ++x)
+      const int last = smaller_of((block + 1) * kRenderBlock, a.columns);
+      for (int x = block * kRenderBlock; x < last && !changed; ++x)
         changed = a.changed[row * a.columns + x] != 0;
       if (changed) render_block(a, row, block);
     }
 }
 
 void gate(const GateArgs& a, int first, int last) {
-  constexpr int N = kOctet;
-  const I<N> lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+  constexpr int N = kNarrow;
+  const I<N> lanes = counting<N>();
   const F<N> lowest = splat<N>(-3.0e38f);
   for (int i = first; i < last; ++i) {
     const float* scores = cell_of<const float>(a.scores, a.at[i]);

@@ -18,7 +18,7 @@ from adpc_ros.runtime.scheduler import Level, StopReason
 
 _WHOLE_FRAMES = 3  # run to the end, to know how long that takes; the first is a warm-up
 _PATIENCE_S = 600.0
-_INSTANTS_IN_A_FRAME = 40  # at which a long frame is stopped, to go on in most cases
+_INSTANTS_IN_A_FRAME = 100  # at which a long frame is stopped, to go on in most cases
 _DROPPED = 0.02  # share of them after which another frame starts at once
 
 
