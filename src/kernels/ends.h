@@ -1,0 +1,163 @@
+// Both ends of the network: the image, and what becomes of class scores.
+#pragma once
+
+#include "vectors.h"
+
+namespace adpc {
+namespace {
+
+template <class T>
+void input_as(const InputArgs& a, int first_row, int last_row) {
+  const float *red = a.table, *green = a.table + 256, *blue = a.table + 512;
+  for (int y = first_row; y < last_row; ++y) {
+    T* out = cell_of<T>(a.out, at(y, 0));
+    const int width = y < a.height ? a.width : 0;
+    if (a.normalised) {
+      const int64_t plane = static_cast<int64_t>(a.height) * a.width;
+      const float* value = a.normalised + static_cast<int64_t>(y) * a.width;
+      for (int x = 0; x < width; ++x, ++value, out += 4)
+        store<4>(out, F<4>{value[0], value[plane], value[2 * plane], 0.0f});
+      for (int x = width; x < a.padded_width; ++x, out += 4) store<4>(out, F<4>{});
+      continue;
+    }
+    const uint8_t* pixel = a.image + y * a.row_bytes;
+    for (int x = 0; x < width; ++x, pixel += a.pixel_bytes, out += 4)
+      store<4>(out, F<4>{red[pixel[a.red]], green[pixel[a.green]], blue[pixel[a.blue]], 0.0f});
+    for (int x = width; x < a.padded_width; ++x, out += 4) store<4>(out, F<4>{});
+  }
+}
+
+void input(Type type, const InputArgs& a, int first_row, int last_row) {
+  if (type == kFloat32) input_as<float>(a, first_row, last_row);
+  else input_as<bf16>(a, first_row, last_row);
+}
+
+constexpr int kMaxClasses = 256;
+constexpr int kScale = 4;  // pixels for one cell of the scores, on either axis
+// The two cells between which a pixel lies, and how near it is to them: corners not aligned.
+constexpr int kFirst[kScale] = {-1, -1, 0, 0};
+constexpr float kNearFirst[kScale] = {0.375f, 0.125f, 0.875f, 0.625f};
+
+// Some cells of one row of pixels: class ids and confidence of a cell's four pixels in one word.
+// `between` holds the class scores, interpolated in rows: (classes, width), from a cell before on.
+template <int N>
+ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int width, int cell,
+                                uint32_t* all_ids, uint32_t* all_confidence, F<N>* sum,
+                                I<N>* count) {
+  float score[kMaxClasses][N];
+  U<N> ids = U<N>{}, confidence = U<N>{};
+  for (int px = 0; px < kScale; ++px) {
+    F<N> top = splat<N>(-3.0e38f);
+    I<N> best = I<N>{};
+    for (int k = 0; k < a.classes; ++k) {
+      const float* left = between + k * width + kFirst[px] + 1;
+      const F<N> x = load<N>(left) * splat<N>(kNearFirst[px]) +
+                     load<N>(left + 1) * splat<N>(1.0f - kNearFirst[px]);
+      store<N>(score[k], x);
+      const I<N> better = x > top;
+      top = better ? x : top;
+      best = better ? I<N>{} + k : best;
+    }
+    F<N> total = F<N>{};
+    for (int k = 0; k < a.classes; ++k) total += exp_negative<N>(load<N>(score[k]) - top);
+    const F<N> probability = splat<N>(1.0f) / total;
+    const I<N> inside = (counting<N>() + cell) * kScale + px < a.width;
+    *sum += inside ? probability : F<N>{};
+    *count -= inside & (probability >= splat<N>(a.threshold));  // true is -1
+    const F<N> rounded = probability * splat<N>(255.0f) + splat<N>(12582912.0f);
+    ids |= (U<N>)best << (8 * px);
+    confidence |= ((U<N>)rounded & 0xff) << (8 * px);
+  }
+  memcpy(all_ids, &ids, sizeof ids);
+  memcpy(all_confidence, &confidence, sizeof confidence);
+}
+
+// Sixteen cells of one row, so 64 x 4 pixels.
+void render_block(const RenderArgs& a, int row, int block) {
+  constexpr int N = kWide, WIDTH = 2 * kRenderBlock;  // 18 are used
+  const int first = block * kRenderBlock;
+  float plane[3][kMaxClasses][WIDTH], between[kMaxClasses][WIDTH];
+  for (int dy = -1; dy <= 1; ++dy) {
+    const int y = row + dy < 0 ? 0 : smaller_of(row + dy, a.rows - 1);
+    for (int i = 0; i < kRenderBlock + 2; ++i) {
+      const int x = first + i - 1 < 0 ? 0 : smaller_of(first + i - 1, a.columns - 1);
+      const float* from = cell_of<const float>(a.scores, at(y, x));
+      for (int k = 0; k < a.classes; ++k) plane[dy + 1][k][i] = from[k];
+    }
+  }
+  F<N> sum = F<N>{};
+  I<N> count = I<N>{};
+  for (int py = 0; py < kScale && row * kScale + py < a.height; ++py) {
+    const float near = kNearFirst[py];
+    for (int k = 0; k < a.classes; ++k) {
+      const float *upper = plane[kFirst[py] + 1][k], *under = plane[kFirst[py] + 2][k];
+      for (int i = 0; i < kRenderBlock + 2; i += N)
+        store<N>(between[k] + i, load<N>(upper + i) * splat<N>(near) +
+                                     load<N>(under + i) * splat<N>(1.0f - near));
+    }
+    uint32_t ids[kRenderBlock], confidence[kRenderBlock];
+    for (int i = 0; i < kRenderBlock; i += N)
+      render_cells<N>(a, &between[0][i], WIDTH, first + i, ids + i, confidence + i, &sum, &count);
+    const int64_t pixel = static_cast<int64_t>(row * kScale + py) * a.width + first * kScale;
+    const int bytes = smaller_of(kRenderBlock * kScale, a.width - first * kScale);
+    if (bytes > 0) {
+      memcpy(a.ids + pixel, ids, bytes);
+      memcpy(a.confidence + pixel, confidence, bytes);
+    }
+  }
+  float block_sum = 0.0f;
+  int32_t block_count = 0;
+  for (int i = 0; i < N; ++i) {
+    block_sum += sum[i];
+    block_count += count[i];
+  }
+  const int blocks = (a.columns + kRenderBlock - 1) / kRenderBlock;
+  a.block_sum[row * blocks + block] = block_sum;
+  a.block_count[row * blocks + block] = block_count;
+}
+
+void render(const RenderArgs& a, int first_row, int last_row) {
+  const int blocks = (a.columns + kRenderBlock - 1) / kRenderBlock;
+  for (int row = first_row; row < last_row; ++row)
+    for (int block = 0; block < blocks; ++block) {
+      bool changed = a.changed == nullptr;
+      const int last = smaller_of((block + 1) * kRenderBlock, a.columns);
+      for (int x = block * kRenderBlock; x < last && !changed; ++x)
+        changed = a.changed[row * a.columns + x] != 0;
+      if (changed) render_block(a, row, block);
+    }
+}
+
+void gate(const GateArgs& a, int first, int last) {
+  constexpr int N = kNarrow;
+  const I<N> lanes = counting<N>();
+  const F<N> lowest = splat<N>(-3.0e38f);
+  for (int i = first; i < last; ++i) {
+    const float* scores = cell_of<const float>(a.scores, a.at[i]);
+    F<N> tops = lowest;
+    for (int k = 0; k < a.classes; k += N)
+      tops = larger<N>(tops, lanes + k < a.classes ? load<N>(scores + k) : lowest);
+    float top = tops[0];
+    for (int k = 1; k < N; ++k) top = tops[k] > top ? tops[k] : top;
+    F<N> totals = F<N>{}, weighted = F<N>{};
+    for (int k = 0; k < a.classes; k += N) {
+      const F<N> below = load<N>(scores + k) - splat<N>(top);
+      const F<N> e = lanes + k < a.classes ? exp_negative<N>(larger<N>(
+                                                 below < F<N>{} ? below : F<N>{}, lowest))
+                                           : F<N>{};
+      totals += e;
+      weighted += e * (lanes + k < a.classes ? below : F<N>{});
+    }
+    float total = 0.0f, mean = 0.0f;
+    for (int k = 0; k < N; ++k) {
+      total += totals[k];
+      mean += weighted[k];
+    }
+    const bool active = a.entropy ? __builtin_logf(total) - mean / total >= a.threshold
+                                  : 1.0f / total <= a.threshold;
+    a.active[row_of(a.at[i]) * a.columns + column_of(a.at[i])] = active;
+  }
+}
+
+}  // namespace
+}  // namespace adpc
