@@ -134,6 +134,7 @@ struct GateArgs {
 
 struct Kernels {
   const char* name;
+  double chunk_macs;             // multiply-accumulates that take somewhat less than a millisecond
   size_t (*packed_bytes)(Type type, int taps, int in_channels, int octets);
   // weights (out, in, taps) float32
   void (*pack)(Type type, const float* weights, int taps, int out_channels, int in_channels,

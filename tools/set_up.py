@@ -138,7 +138,7 @@ def build(environment: dict) -> None:
         return
     BUILT.unlink(missing_ok=True)
     run(
-        'building the messages',
+        'building messages and native runtime',
         [
             *('colcon', 'build', '--base-paths', ROOT, '--packages-select', 'adpc_ros'),
             # symbolic links: a Python or launch file is edited, not built again

@@ -112,13 +112,16 @@ ALWAYS_INLINE I<N> counting() {
 ALWAYS_INLINE int smaller_of(int a, int b) { return a < b ? a : b; }
 
 // Vectors wider than a register compile to code that goes through memory: nothing is wider than
-// this.
+// this. (And what takes somewhat less than a millisecond.)
 #if defined(__AVX512F__)
 constexpr int kWide = 16;
+constexpr double kChunkMacs = 40e6;
 #elif defined(__AVX2__)
 constexpr int kWide = 8;
+constexpr double kChunkMacs = 30e6;
 #else
 constexpr int kWide = 4;
+constexpr double kChunkMacs = 5e6;
 #endif
 constexpr int kNarrow = kWide < kOctet ? kWide : kOctet;  // divides every number of channels
 

@@ -1,0 +1,256 @@
+#include "layout.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+namespace adpc {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kPage = size_t{2} << 20;  // large pages, if the system gives them
+
+std::vector<float> padded(const float* values, int count) {
+  std::vector<float> result(static_cast<size_t>(octets_of(count)) * kOctet, 0.0f);
+  if (values) std::copy(values, values + count, result.begin());
+  return result;
+}
+
+template <class Each>
+void for_inputs(const adpc_op& spec, Each each) {
+  if (spec.kind != ADPC_RESAMPLE) each(spec.input);
+  if (spec.kind == ADPC_CONV && spec.residual >= 0) each(spec.residual);
+  if (spec.kind != ADPC_CONV)
+    for (int s = 0; s < spec.source_count; ++s) each(spec.sources[s]);
+}
+
+void clear_edges(const Slot& slot, int height, int width) {
+  const int rows = height >> slot.level, columns = width >> slot.level;
+  const size_t cell = slot.stride * size_of(slot.type);
+  const size_t row = static_cast<size_t>(slot.view.pitch) * cell;
+  char* first = static_cast<char*>(slot.view.data) - row - cell;
+  std::memset(first, 0, row);
+  std::memset(first + (rows + 1) * row, 0, row);
+  for (int y = 1; y <= rows; ++y) {
+    std::memset(first + y * row, 0, cell);
+    std::memset(first + y * row + (columns + 1) * cell, 0, cell);
+  }
+}
+
+}  // namespace
+
+void Buffer::reserve(size_t bytes) {
+  if (bytes <= bytes_) return;
+  const size_t unit = bytes >= kPage ? kPage : kAlignment;
+  const size_t rounded = (bytes + unit - 1) / unit * unit;
+  data_.reset();
+  bytes_ = 0;
+  data_.reset(std::aligned_alloc(unit, rounded));
+  if (!data_) throw std::bad_alloc();
+#ifdef __linux__
+  if (unit == kPage) madvise(data_.get(), rounded, MADV_HUGEPAGE);
+#endif
+  bytes_ = rounded;
+}
+
+Layout::Layout(const Kernels* kernels, Type type, int classes)
+    : kernels_(kernels), type_(type), classes_(classes) {
+  add_slot(3, 0, type);
+  slots_[ADPC_IMAGE].stride = 4;
+  add_slot(classes, kFinest, kFloat32);
+}
+
+int Layout::add_slot(int channels, int level, Type type) {
+  slots_.push_back({channels, level, type, octets_of(channels) * kOctet, {}, 0});
+  return static_cast<int>(slots_.size()) - 1;
+}
+
+void Layout::add_op(const adpc_op& spec) {
+  ops_.emplace_back();
+  Op& op = ops_.back();
+  op.spec = spec;
+  const Slot& out = slots_[spec.output];
+  op.octets = octets_of(out.channels);
+  if (spec.kind == ADPC_RESAMPLE) {
+    if (spec.shift) op.bias_and_shift = padded(spec.shift, out.channels);
+    op.macs = 4.0 * 9 * spec.source_count * op.octets;
+  } else {
+    const int out_channels = spec.kind == ADPC_HEAD ? spec.head_channels : out.channels;
+    const int taps = spec.kernel * spec.kernel;
+    op.octets = octets_of(out_channels);
+    op.in_channels = slots_[spec.input].channels;
+    op.bias = padded(spec.bias, out_channels);
+    op.shift = padded(spec.shift, out_channels);
+    op.bias_and_shift = op.bias;
+    for (size_t i = 0; i < op.shift.size(); ++i) op.bias_and_shift[i] += op.shift[i];
+    pack(op.weight, spec.weight, taps, out_channels, op.in_channels);
+    op.macs = static_cast<double>(taps) * op.in_channels * op.octets * kOctet;
+    if (spec.kind == ADPC_HEAD) {
+      pack(op.head_weight, spec.head_weight, 1, classes_, out_channels);
+      op.head_bias = padded(spec.head_bias, classes_);
+      op.macs += static_cast<double>(out_channels) * (12 + octets_of(classes_) * kOctet);
+    }
+    if (spec.reach > 0) {
+      reach_ = std::max(reach_, spec.reach);
+      op.given_window.assign(
+          spec.window, spec.window + static_cast<size_t>(spec.window_edge) * spec.window_edge);
+    }
+  }
+  op.spec.weight = op.spec.bias = op.spec.shift = op.spec.window = nullptr;  // the caller's
+  op.spec.head_weight = op.spec.head_bias = nullptr;
+  steps_ = std::max(steps_, spec.step + 1);
+  shared_ = false;
+}
+
+void Layout::pack(Buffer& to, const float* weight, int taps, int out, int in) {
+  to.reserve(kernels_->packed_bytes(type_, taps, in, octets_of(out)));
+  kernels_->pack(type_, weight, taps, out, in, to.data());
+}
+
+// Slots that are never needed at the same time share a buffer, if it has the same geometry, so
+// that the zeros around the map stay.
+void Layout::share_buffers() {
+  const int count = static_cast<int>(ops_.size());
+  std::vector<int> last(slots_.size(), -1);
+  for (int i = 0; i < count; ++i) {
+    for_inputs(ops_[i].spec, [&](int slot) { last[slot] = i; });
+  }
+  buffers_.clear();
+  auto same = [&](size_t buffer, const Slot& slot) {
+    const Slot& shape = slots_[buffers_[buffer]];
+    return shape.level == slot.level && shape.type == slot.type && shape.stride == slot.stride;
+  };
+  std::vector<size_t> free;
+  auto take = [&](int index) {
+    Slot& slot = slots_[index];
+    for (size_t i = 0; i < free.size(); ++i)
+      if (same(free[i], slot)) {
+        slot.buffer = free[i];
+        free.erase(free.begin() + static_cast<int64_t>(i));
+        return;
+      }
+    slot.buffer = buffers_.size();
+    buffers_.push_back(index);
+  };
+  take(ADPC_IMAGE);
+  take(ADPC_SCORES);
+  for (int i = 0; i < count; ++i) {
+    const adpc_op& spec = ops_[i].spec;
+    const int residual = spec.kind == ADPC_CONV ? spec.residual : -1;
+    const bool in_place = residual >= 0 && last[residual] == i &&
+                          slots_[residual].stride == slots_[spec.output].stride;
+    if (spec.output != ADPC_SCORES) {
+      if (in_place) slots_[spec.output].buffer = slots_[residual].buffer;
+      else take(spec.output);
+    }
+    for_inputs(spec, [&](int slot) {
+      if (last[slot] != i || slot == ADPC_SCORES || (in_place && slot == residual)) return;
+      if (std::find(free.begin(), free.end(), slots_[slot].buffer) == free.end())
+        free.push_back(slots_[slot].buffer);
+    });
+  }
+  for (Op& op : ops_) widen_window(op);
+  shared_ = true;
+  height_ = width_ = 0;
+}
+
+void Layout::widen_window(Op& op) const {
+  const int edge = 2 * reach_ + 1, given = op.spec.window_edge, margin = (edge - given) / 2;
+  op.window.assign(static_cast<size_t>(edge) * edge, 0.0f);
+  for (int y = 0; y < given && !op.given_window.empty(); ++y)
+    for (int x = 0; x < given; ++x)
+      if (y + margin >= 0 && y + margin < edge && x + margin >= 0 && x + margin < edge)
+        op.window[(y + margin) * edge + x + margin] = op.given_window[y * given + x];
+}
+
+void Layout::resize(int height, int width, int threads) {
+  if (!shared_) share_buffers();
+  if (height == height_ && width == width_) return;
+  height_ = width_ = 0;  // should memory be missing, the next frame tries again
+  place_slots(height, width);
+  place_scratch(height, width, threads);
+  for (int level = 1; level < kFinest + kLevels; ++level) {
+    auto& positions = all_[level];
+    positions.clear();
+    for (int y = 0; y < height >> level; ++y)
+      for (int x = 0; x < width >> level; ++x) positions.push_back(at(y, x));
+  }
+  for (Op& op : ops_) {
+    if (op.spec.kind == ADPC_CONV) continue;
+    const int level = slots_[op.spec.output].level;
+    for (int s = 0; s < op.spec.source_count; ++s) {
+      const int source = slots_[op.spec.sources[s]].level;
+      const bool pooled = op.spec.pooled != 0;
+      op.rows[s] = AxisTable(height >> source, height >> level, pooled);
+      op.columns[s] = AxisTable(width >> source, width >> level, pooled);
+    }
+  }
+  height_ = height;
+  width_ = width;
+}
+
+void Layout::place_slots(int height, int width) {
+  std::vector<size_t> offsets;
+  size_t bytes = 0;
+  auto cells = [&](int level) {
+    return static_cast<size_t>((height >> level) + 2) * ((width >> level) + 2);
+  };
+  for (int index : buffers_) {
+    const Slot& slot = slots_[index];
+    offsets.push_back(bytes);
+    const size_t size = cells(slot.level) * slot.stride * size_of(slot.type);
+    bytes += (size + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  arena_.reserve(bytes);
+  for (Slot& slot : slots_) {
+    const int64_t pitch = (width >> slot.level) + 2;
+    char* base = arena_.data() + offsets[slot.buffer];
+    slot.view = {base + (pitch + 1) * slot.stride * size_of(slot.type), pitch, slot.stride};
+  }
+  for (int index : buffers_) clear_edges(slots_[index], height, width);
+}
+
+void Layout::place_scratch(int height, int width, int threads) {
+  size_t donors = 0;
+  int hidden = 0;
+  for (const Op& op : ops_) {
+    const int level = slots_[op.spec.output].level;
+    if (op.spec.kind == ADPC_HEAD) hidden = std::max(hidden, op.octets * kOctet);
+    if (op.spec.kind == ADPC_CONV && op.spec.masked && op.spec.reach > 0)
+      donors = std::max(donors, static_cast<size_t>(height >> level) * (width >> level) *
+                                    op.octets * kOctet * sizeof(float));
+  }
+  donors_.reserve(std::max(donors, kAlignment));
+  hidden_.reserve(std::max<size_t>(
+      kAlignment, size_of(type_) * hidden * kHeadTile * static_cast<size_t>(threads)));
+}
+
+void Layout::poison() {
+  for (const Slot& slot : slots_) {
+    if (!slot.view.data) continue;
+    const int rows = height_ >> slot.level, columns = width_ >> slot.level;
+    for (int y = 0; y < rows; ++y) {
+      char* row = static_cast<char*>(slot.view.data) +
+                  y * slot.view.pitch * slot.view.stride * size_of(slot.type);
+      const int64_t values = columns * slot.view.stride;
+      for (int64_t i = 0; i < values; ++i) {  // a large number: 1e30 in either type
+        if (slot.type == kFloat32) reinterpret_cast<float*>(row)[i] = 1e30f;
+        else reinterpret_cast<uint16_t*>(row)[i] = 0x7149;
+      }
+    }
+  }
+}
+
+int64_t Layout::bytes() const {
+  int64_t total = static_cast<int64_t>(arena_.bytes() + donors_.bytes() + hidden_.bytes());
+  for (const Op& op : ops_)
+    total += static_cast<int64_t>(op.weight.bytes() + op.head_weight.bytes());
+  for (const auto& positions : all_)
+    total += static_cast<int64_t>(positions.capacity() * sizeof(Position));
+  return total;
+}
+
+}  // namespace adpc

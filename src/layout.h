@@ -1,0 +1,104 @@
+// What a network is made of, and where its features lie in memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "adpc.h"
+#include "kernels.h"
+#include "maps.h"
+
+namespace adpc {
+
+constexpr int kHeadTile = 48;  // positions whose hidden channels of a head are held at once
+
+inline int octets_of(int channels) { return (channels + kOctet - 1) / kOctet; }
+inline size_t size_of(Type type) { return type == kFloat32 ? 4 : 2; }
+
+// Memory that is aligned and grows only.
+class Buffer {
+ public:
+  void reserve(size_t bytes);
+  char* data() const { return static_cast<char*>(data_.get()); }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  std::unique_ptr<void, Free> data_;
+  size_t bytes_ = 0;
+};
+
+// A feature map.
+struct Slot {
+  int channels, level;
+  Type type;
+  int stride;         // elements from cell to cell
+  View view;
+  size_t buffer = 0;  // of those with the same geometry
+};
+
+// An operation as it was added, with its weights packed.
+struct Op {
+  adpc_op spec;
+  std::vector<float> bias_and_shift, bias, shift, head_bias;
+  std::vector<float> given_window, window;  // the latter as wide as the network's widest
+  Buffer weight, head_weight;
+  int in_channels = 0, octets = 0;
+  double macs = 0.0;                        // for one position
+  AxisTable rows[ADPC_MAX_SOURCES], columns[ADPC_MAX_SOURCES];
+};
+
+class Layout {
+ public:
+  Layout(const Kernels* kernels, Type type, int classes);
+
+  int add_slot(int channels, int level, Type type);
+  void add_op(const adpc_op& spec);
+  // Gives every slot its place for images of this size, a multiple of 32, and as many threads.
+  void resize(int height, int width, int threads);
+  // Overwrites all features with nonsense.
+  void poison();
+  int64_t bytes() const;
+
+  const std::vector<Op>& ops() const { return ops_; }
+  const Slot& slot(int index) const { return slots_[index]; }
+  int steps() const { return steps_; }
+  int reach() const { return reach_; }  // of the widest interpolation
+  int height() const { return height_; }
+  int width() const { return width_; }
+  // All positions of a level, from 1.
+  const std::vector<Position>& all(int level) const { return all_[level]; }
+  float* donors() const { return reinterpret_cast<float*>(donors_.data()); }
+  // A thread's hidden channels, kHeadTile cells of `channels` each.
+  char* hidden(int channels, int thread) const {
+    return hidden_.data() + size_of(type_) * channels * kHeadTile * static_cast<size_t>(thread);
+  }
+
+ private:
+  void pack(Buffer& to, const float* weight, int taps, int out, int in);
+  void share_buffers();
+  void widen_window(Op& op) const;
+  void place_slots(int height, int width);
+  void place_scratch(int height, int width, int threads);
+
+  const Kernels* kernels_;
+  const Type type_;
+  const int classes_;
+  std::vector<Slot> slots_;
+  std::vector<Op> ops_;
+  int reach_ = 0, steps_ = 0;
+  bool shared_ = false;
+  std::vector<int> buffers_;  // of each a slot that has its geometry
+
+  int height_ = 0, width_ = 0;
+  Buffer arena_, donors_, hidden_;
+  std::vector<Position> all_[kFinest + kLevels];
+};
+
+}  // namespace adpc
