@@ -23,6 +23,8 @@ enum { ADPC_CONV = 0, ADPC_RESAMPLE = 1, ADPC_HEAD = 2 };
 enum { ADPC_FLOAT32 = 0, ADPC_BFLOAT16 = 1 };
 enum { ADPC_IMAGE = 0, ADPC_SCORES = 1 };  /* slots that every plan has */
 enum { ADPC_FINISHED = -1, ADPC_PAUSED = 0 };  /* of adpc_run; else an exit, from 1 */
+#define ADPC_VERSION 1 /* of this interface */
+#define ADPC_MAX_EDGE 16384 /* pixels */
 #define ADPC_MAX_SOURCES 4
 #define ADPC_EXITS 4
 
@@ -54,13 +56,13 @@ typedef struct {
 } adpc_op;
 
 typedef struct {
-  /* Both must stay until the frame ends. */
+  /* What is pointed at must stay until the frame ends. */
   const uint8_t *image;     /* height rows */
   const float *normalised;  /* or (3, height, width), normalised already */
   int64_t row_bytes, pixel_bytes;
   int32_t red, green, blue; /* offsets in a pixel */
   int32_t height, width;    /* pixels */
-  int32_t adaptive;         /* 0: every position, 1: as scores and thresholds say, 2: as `active` */
+  int32_t adaptive; /* 0: every position, 1: as scores and thresholds say, 2: as `active` */
   /* (rows, columns) of the scores, each within the one before */
   const uint8_t *active[ADPC_EXITS - 1];
 } adpc_frame;
@@ -73,17 +75,21 @@ typedef struct {
   int64_t positions[4];
 } adpc_exit;
 
+/* Sizes of the structures and the version, for a caller who declares them anew. */
+ADPC_API int64_t adpc_layout(void);
 /* isa: NULL for the best there is. table: (3, 256) normalised value of each byte, RGB.
  * Returns NULL and says why in `error`. */
 ADPC_API adpc_plan *adpc_create(const char *isa, int32_t type, int32_t threads, int32_t classes,
                                 int32_t entropy, const float *thresholds, float confident,
                                 const float *table, char *error, int32_t error_size);
 ADPC_API void adpc_destroy(adpc_plan *plan);
-/* A feature map of the image's size divided by 2^level. Returns its slot. */
+/* A feature map of the image's size divided by 2^level. Returns its slot, or -1 without memory. */
 ADPC_API int32_t adpc_add_slot(adpc_plan *plan, int32_t channels, int32_t level, int32_t type);
-ADPC_API void adpc_add_op(adpc_plan *plan, const adpc_op *op);
+/* Returns 0, or -1 without memory. */
+ADPC_API int32_t adpc_add_op(adpc_plan *plan, const adpc_op *op);
 
-/* Begin a frame, whatever became of the last one. Returns 0, or -1 without memory. */
+/* Begin a frame, whatever became of the last one. Returns 0; or -1 without memory or for a size
+ * out of range, and then nothing may be run before another frame has begun. */
 ADPC_API int32_t adpc_start(adpc_plan *plan, const adpc_frame *frame);
 /* Go on until an exit is rendered, `slice_s` is over or someone interrupts.
  * ids, confidence: (height, width) of the next exit; previous_*: of the exit before, or NULL. */

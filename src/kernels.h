@@ -15,11 +15,11 @@ enum Type : int32_t { kFloat32 = 0, kBFloat16 = 1 };
 
 // A cell of a map: row in the upper, column in the lower half.
 using Position = uint32_t;
-inline Position at(int row, int column) {
+static inline Position at(int row, int column) {
   return static_cast<Position>(row) << 16 | static_cast<Position>(column);
 }
-inline int row_of(Position p) { return static_cast<int>(p >> 16); }
-inline int column_of(Position p) { return static_cast<int>(p & 0xffff); }
+static inline int row_of(Position p) { return static_cast<int>(p >> 16); }
+static inline int column_of(Position p) { return static_cast<int>(p & 0xffff); }
 
 // A feature map in memory.
 struct View {

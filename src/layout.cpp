@@ -175,6 +175,7 @@ void Layout::resize(int height, int width, int threads) {
   for (int level = 1; level < kFinest + kLevels; ++level) {
     auto& positions = all_[level];
     positions.clear();
+    positions.reserve(static_cast<size_t>(height >> level) * (width >> level));
     for (int y = 0; y < height >> level; ++y)
       for (int x = 0; x < width >> level; ++x) positions.push_back(at(y, x));
   }

@@ -68,36 +68,46 @@ void Map::resize(int rows, int columns, int reach) {
   number_.resize(static_cast<size_t>(rows) * columns);
 }
 
-void Map::build(const uint8_t* finest) {
+int Map::bands_before(int level) const {
+  int count = 0;
+  for (int i = 0; i < level; ++i) count += bands(i);
+  return count;
+}
+
+void Map::build(const uint8_t* finest, int part) {
+  if (part < kLevels) return find(part, finest);
+  if (part == kLevels) {
+    for (int i = 0; i < kLevels; ++i)  // from fine to coarse: what is read reads, too
+      for (int j = i + 1; j < kLevels; ++j) mark_read(i, j);
+    return;
+  }
+  part -= kLevels + 1;
+  int level = 0;
+  while (part >= 2 * bands_before(level + 1)) ++level;
+  part -= 2 * bands_before(level);
+  const int first = part % bands(level) * kBand, last = std::min(first + kBand, rows_ >> level);
+  if (part < bands(level)) list_active(level, first, last);
+  else list_border(level, first, last);
+}
+
+void Map::find(int level, const uint8_t* finest) {
+  Positions& p = levels_[level];
+  const int rows = rows_ >> level, columns = columns_ >> level;
   int64_t active = 0;
-  for (int i = 0; i < kLevels; ++i) {
-    Positions& p = levels_[i];
-    const int rows = rows_ >> i, columns = columns_ >> i;
-    for (int y = 0; y < rows; ++y) {
-      const uint8_t* from = finest + static_cast<size_t>(y << i) * columns_;
-      uint8_t* to = &p.is_active[static_cast<size_t>(y) * columns];
-      for (int x = 0; x < columns; ++x) to[x] = from[static_cast<size_t>(x) << i] != 0;
-      if (i == 0) active += std::count(to, to + columns, 1);
+  std::memset(p.is_needed.data(), 0, p.is_needed.size());
+  for (int y = 0; y < rows; ++y) {
+    const uint8_t* from = finest + static_cast<size_t>(y << level) * columns_;
+    uint8_t* here = &p.is_active[static_cast<size_t>(y) * columns];
+    for (int x = 0; x < columns; ++x) here[x] = from[static_cast<size_t>(x) << level] != 0;
+    active += std::count(here, here + columns, 1);
+    for (int x = 0; x < columns; ++x)  // a 3x3 convolution reads all around
+      row_[x] = here[x] | (x > 0 ? here[x - 1] : 0) | (x + 1 < columns ? here[x + 1] : 0);
+    for (int ny = std::max(0, y - 1); ny <= std::min(rows - 1, y + 1); ++ny) {
+      uint8_t* to = &p.is_needed[static_cast<size_t>(ny) * columns];
+      for (int x = 0; x < columns; ++x) to[x] |= row_[x];
     }
   }
-  full_ = active == static_cast<int64_t>(rows_) * columns_;
-  for (int i = 0; i < kLevels; ++i) {  // a 3x3 convolution reads all around
-    Positions& p = levels_[i];
-    const int rows = rows_ >> i, columns = columns_ >> i;
-    std::memset(p.is_needed.data(), 0, p.is_needed.size());
-    for (int y = 0; y < rows; ++y) {
-      const uint8_t* from = &p.is_active[static_cast<size_t>(y) * columns];
-      for (int x = 0; x < columns; ++x)
-        row_[x] = from[x] | (x > 0 ? from[x - 1] : 0) | (x + 1 < columns ? from[x + 1] : 0);
-      for (int ny = std::max(0, y - 1); ny <= std::min(rows - 1, y + 1); ++ny) {
-        uint8_t* to = &p.is_needed[static_cast<size_t>(ny) * columns];
-        for (int x = 0; x < columns; ++x) to[x] |= row_[x];
-      }
-    }
-  }
-  for (int i = 0; i < kLevels; ++i)  // from fine to coarse: what is read reads, too
-    for (int j = i + 1; j < kLevels; ++j) mark_read(i, j);
-  for (int i = 0; i < kLevels; ++i) list(i);
+  if (level == 0) full_ = active == static_cast<int64_t>(rows) * columns;
 }
 
 void Map::mark_read(int from, int to) {
@@ -123,24 +133,31 @@ void Map::mark_read(int from, int to) {
   }
 }
 
-void Map::list(int level) {
+void Map::list_active(int level, int first_row, int last_row) {
   Positions& p = levels_[level];
-  const int rows = rows_ >> level, columns = columns_ >> level;
-  p.at.clear();
-  p.donor.clear();
-  p.begin.clear();
-  for (auto& end : p.end) end.clear();
-  p.neighbours.clear();
-  p.donors = 0;
-  for (int y = 0; y < rows; ++y)
-    for (int x = 0; x < columns; ++x)
-      if (p.is_active[static_cast<size_t>(y) * columns + x]) p.at.push_back(at(y, x));
+  const int columns = columns_ >> level;
+  if (first_row == 0) p.at.clear();
+  for (int y = first_row; y < last_row; ++y)
+    for (int x = 0; x < columns; ++x) {
+      const size_t cell = static_cast<size_t>(y) * columns + x;
+      if (!p.is_active[cell]) continue;
+      number_[cell] = static_cast<int32_t>(p.at.size());
+      p.at.push_back(at(y, x));
+    }
   p.active = static_cast<int>(p.at.size());
-  p.donor.assign(p.active, -1);
-  for (int i = 0; i < p.active; ++i)
-    number_[static_cast<size_t>(row_of(p.at[i])) * columns + column_of(p.at[i])] = i;
-  const int edge = 2 * reach_ + 1;
-  for (int y = 0; y < rows; ++y)
+}
+
+void Map::list_border(int level, int first_row, int last_row) {
+  Positions& p = levels_[level];
+  const int rows = rows_ >> level, columns = columns_ >> level, edge = 2 * reach_ + 1;
+  if (first_row == 0) {
+    p.donor.assign(p.active, -1);
+    p.donors = 0;
+    p.begin.clear();
+    for (auto& end : p.end) end.clear();
+    p.neighbours.clear();
+  }
+  for (int y = first_row; y < last_row; ++y)
     for (int x = 0; x < columns; ++x) {
       const size_t cell = static_cast<size_t>(y) * columns + x;
       if (!p.is_needed[cell] || p.is_active[cell]) continue;
@@ -163,7 +180,6 @@ void Map::list(int level) {
         p.end[reach].push_back(static_cast<int32_t>(p.neighbours.size()));
       }
     }
-  p.begin.push_back(static_cast<int32_t>(p.neighbours.size()));
 }
 
 int64_t Map::bytes() const {

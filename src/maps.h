@@ -47,16 +47,22 @@ class Map {
  public:
   // rows, columns: of the finest level; multiples of eight. reach: of the widest interpolation.
   void resize(int rows, int columns, int reach);
-  // From `finest` (rows, columns), true where active. Allocates nothing.
-  void build(const uint8_t* finest);
+  // Building it from `finest` (rows, columns), true where active, takes this many parts, one after
+  // the other; each is small. Nothing is allocated.
+  int parts() const { return kLevels + 1 + 2 * bands_before(kLevels); }
+  void build(const uint8_t* finest, int part);
   bool full() const { return full_; }
-  bool empty() const { return levels_[0].active == 0; }
   const Positions& level(int level) const { return levels_[level - kFinest]; }
   int64_t bytes() const;
 
  private:
+  static constexpr int kBand = 16;  // rows that are listed in one part
+  int bands(int level) const { return ((rows_ >> level) + kBand - 1) / kBand; }
+  int bands_before(int level) const;
+  void find(int level, const uint8_t* finest);
   void mark_read(int from, int to);
-  void list(int level);
+  void list_active(int level, int first_row, int last_row);
+  void list_border(int level, int first_row, int last_row);
 
   int rows_ = 0, columns_ = 0, reach_ = 0;
   bool full_ = false;

@@ -3,7 +3,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <new>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -19,6 +19,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kSizeMultiple = 32;
+
 std::vector<const Kernels*> available() {
   std::vector<const Kernels*> sets;
 #ifdef ADPC_X86
@@ -73,6 +74,7 @@ struct adpc_plan {
     map_ = nullptr;
     seconds_.assign(layout_.steps() + 1 + 2 * ADPC_EXITS, 0.0);
     result_ = {};
+    interrupted_.store(false);
   }
 
   int run(double slice_s, uint8_t* ids, uint8_t* confidence, const uint8_t* previous_ids,
@@ -84,7 +86,9 @@ struct adpc_plan {
     const auto slice = std::chrono::duration<double>(std::clamp(slice_s, 1e-4, 1e6));
     const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(slice);
     auto now = Clock::now();
-    auto stop = [&] { return interrupted_.load(std::memory_order_relaxed) || Clock::now() >= end; };
+    auto stop = [&] {
+      return interrupted_.load(std::memory_order_relaxed) || Clock::now() >= end;
+    };
     while (op_ < static_cast<int>(schedule_.size())) {
       const Item item = schedule_[op_];
       int total = 0, grain = 1;
@@ -101,7 +105,7 @@ struct adpc_plan {
           [](void* plan, int chunk, int thread) {
             static_cast<adpc_plan*>(plan)->work(chunk, thread);
           },
-          this, progress_, chunks, stop);
+          this, progress_, chunks, item.what == kGate && phase_ == kListing, stop);
       const auto then = now;
       now = Clock::now();
       seconds_[seconds_of(item)] += std::chrono::duration<double>(now - then).count();
@@ -164,16 +168,18 @@ struct adpc_plan {
     const int rows = height >> kFinest, columns = width >> kFinest;
     for (Map& map : maps_) map.resize(rows, columns, layout_.reach());
     active_.resize(static_cast<size_t>(rows) * columns);
-    const size_t blocks = static_cast<size_t>(rows) * ((columns + kRenderBlock - 1) / kRenderBlock);
+    const size_t blocks_in_row = (columns + kRenderBlock - 1) / kRenderBlock;
+    const size_t blocks = rows * blocks_in_row;
     block_sum_.assign(blocks, 0.0f);
     block_count_.assign(blocks, 0);
-    schedule_.push_back({kInput, -1});
+    std::vector<Item> schedule{{kInput, -1}};
     for (int i = 0; i < static_cast<int>(layout_.ops().size()); ++i) {
-      schedule_.push_back({kOp, i});
+      schedule.push_back({kOp, i});
       if (!layout_.ops()[i].spec.gives_exit) continue;
-      schedule_.push_back({kRender, i});
-      schedule_.push_back({kGate, i});
+      schedule.push_back({kRender, i});
+      schedule.push_back({kGate, i});
     }
+    schedule_.swap(schedule);
   }
 
   // Positions of an operation
@@ -396,45 +402,49 @@ struct adpc_plan {
   }
 
   // The gate: first every active position by itself, then the lists at all levels.
+  enum { kScoring = 1, kListing = 2 };
   bool prepare_gate(int* total, int* grain) {
     if (phase_ == 0) {
       ++exit_;
-      phase_ = 1;
+      phase_ = kScoring;
     }
-    const bool last = layout_.ops()[schedule_[op_].op].spec.exit_index >= ADPC_EXITS;
+    const bool last = gate_index() >= ADPC_EXITS - 1;
     const bool gated = !last && frame_.adaptive == 1;
     const int cells = (layout_.height() >> kFinest) * (layout_.width() >> kFinest);
-    if (phase_ == 1) {  // scores to active
+    if (phase_ == kScoring) {
       *total = gated ? (map_ ? map_->level(kFinest).active : cells) : 0;
       *grain = 2048;
       if (progress_ == 0 && gated) std::fill(active_.begin(), active_.end(), 0);
       return true;
     }
-    if (phase_ == 2 && !last && frame_.adaptive) {
-      *total = *grain = 1;
+    if (phase_ == kListing) {
+      *total = !last && frame_.adaptive ? next_map().parts() : 0;
       return true;
     }
+    if (!last && frame_.adaptive) map_ = &next_map();
     finish_exit();
     return false;
   }
 
+  int gate_index() const { return layout_.ops()[schedule_[op_].op].spec.exit_index - 1; }
+  Map& next_map() { return maps_[gate_index() % 2]; }
+
   void work_gate(int first, int last) {
-    const int index = layout_.ops()[schedule_[op_].op].spec.exit_index - 1;
-    if (phase_ == 1) {
-      GateArgs args{};
-      args.scores = layout_.slot(ADPC_SCORES).view;
-      args.classes = classes_;
-      args.at = map_ ? map_->level(kFinest).at.data() : layout_.all(kFinest).data();
-      args.active = active_.data();
-      args.columns = layout_.width() >> kFinest;
-      args.entropy = entropy_;
-      args.threshold = thresholds_[index];
-      kernels_->gate(args, first, last);
+    const int index = gate_index();
+    if (phase_ == kListing) {
+      const uint8_t* active = frame_.adaptive == 2 ? frame_.active[index] : active_.data();
+      for (; first < last; ++first) next_map().build(active, first);
       return;
     }
-    Map& next = maps_[index % 2];
-    next.build(frame_.adaptive == 2 ? frame_.active[index] : active_.data());
-    map_ = &next;
+    GateArgs args{};
+    args.scores = layout_.slot(ADPC_SCORES).view;
+    args.classes = classes_;
+    args.at = map_ ? map_->level(kFinest).at.data() : layout_.all(kFinest).data();
+    args.active = active_.data();
+    args.columns = layout_.width() >> kFinest;
+    args.entropy = entropy_;
+    args.threshold = thresholds_[index];
+    kernels_->gate(args, first, last);
   }
 
   void finish_exit() {
@@ -482,6 +492,11 @@ struct adpc_plan {
   ThreadPool pool_;  // last: its threads end first
 };
 
+int64_t adpc_layout() {
+  return ((sizeof(adpc_op) << 10 | sizeof(adpc_frame)) << 10 | sizeof(adpc_exit)) << 8 |
+         ADPC_VERSION;
+}
+
 adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t classes,
                        int32_t entropy, const float* thresholds, float confident,
                        const float* table, char* error, int32_t error_size) {
@@ -501,16 +516,29 @@ adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t c
 void adpc_destroy(adpc_plan* plan) { delete plan; }
 
 int32_t adpc_add_slot(adpc_plan* plan, int32_t channels, int32_t level, int32_t type) {
-  return plan->add_slot(channels, level, static_cast<Type>(type));
+  try {
+    return plan->add_slot(channels, level, static_cast<Type>(type));
+  } catch (const std::exception&) {
+    return -1;
+  }
 }
 
-void adpc_add_op(adpc_plan* plan, const adpc_op* op) { plan->add_op(*op); }
+int32_t adpc_add_op(adpc_plan* plan, const adpc_op* op) {
+  try {
+    plan->add_op(*op);
+    return 0;
+  } catch (const std::exception&) {
+    return -1;
+  }
+}
 
 int32_t adpc_start(adpc_plan* plan, const adpc_frame* frame) {
+  if (std::min(frame->height, frame->width) < 1) return -1;
+  if (std::max(frame->height, frame->width) > ADPC_MAX_EDGE) return -1;
   try {
     plan->start(*frame);
     return 0;
-  } catch (const std::bad_alloc&) {
+  } catch (const std::exception&) {  // no memory
     return -1;
   }
 }
@@ -537,7 +565,8 @@ void adpc_poison(adpc_plan* plan) { plan->poison(); }
 const char* adpc_instruction_sets() {
   static const std::string names = [] {
     std::string all;
-    for (const Kernels* kernels : available()) all += (all.empty() ? "" : " ") + std::string(kernels->name);
+    for (const Kernels* kernels : available())
+      all += std::string(all.empty() ? "" : " ") + kernels->name;
     return all;
   }();
   return names.c_str();

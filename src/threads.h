@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -18,17 +19,15 @@ class ThreadPool {
   using Work = void (*)(void* context, int chunk, int thread);
 
   explicit ThreadPool(int threads) {
-    for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
+    try {
+      for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
+    } catch (...) {  // the system gives no more of them
+      close();
+      throw;
+    }
   }
 
-  ~ThreadPool() {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      closed_.store(true);
-    }
-    wake_.notify_all();
-    for (auto& worker : workers_) worker.join();
-  }
+  ~ThreadPool() { close(); }
 
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -36,10 +35,10 @@ class ThreadPool {
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Works from chunk `first` to `count`; the caller takes part. `stop` is asked between chunks.
-  // Returns the first chunk that is not done.
+  // With `alone` the caller does all of it, chunk after chunk. Returns the first that is not done.
   template <class Stop>
-  int run(Work work, void* context, int first, int count, Stop stop) {
-    if (workers_.empty() || count - first < 2) {
+  int run(Work work, void* context, int first, int count, bool alone, Stop stop) {
+    if (alone || workers_.empty() || count - first < 2) {
       for (; first < count; ++first) {
         if (stop()) break;
         work(context, first, 0);
@@ -65,15 +64,36 @@ class ThreadPool {
       }
       if (!take(0)) break;
     }
-    for (int spins = 0; finished_.load(std::memory_order_acquire) < count; ++spins) {
-      if (spins < kSpins) pause();
-      else std::this_thread::yield();
-    }
+    const auto done = [&] { return finished_.load(std::memory_order_acquire) >= count; };
+    if (!spin(done))
+      while (!done()) std::this_thread::yield();
     return count;
   }
 
  private:
-  static constexpr int kSpins = 4000;  // some tens of microseconds
+  static constexpr std::chrono::microseconds kSpin{50};  // until a thread that waits lets go
+
+  void close() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      closed_.store(true);
+    }
+    wake_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
+  // Waits for `done` without sleeping, for a short while. Returns what it said last.
+  template <class Done>
+  static bool spin(Done done) {
+    const auto end = std::chrono::steady_clock::now() + kSpin;
+    do {
+      for (int i = 0; i < 64; ++i) {
+        if (done()) return true;
+        pause();
+      }
+    } while (std::chrono::steady_clock::now() < end);
+    return done();
+  }
 
   static uint64_t pack(uint64_t epoch, uint64_t count, uint64_t next) {
     return epoch << 48 | count << 24 | next;
@@ -108,14 +128,9 @@ class ThreadPool {
 
   void serve(int thread) {
     for (;;) {
-      int spins = 0;
       while (take(thread)) {
       }
-      while (!waiting() && spins < kSpins) {
-        pause();
-        ++spins;
-      }
-      if (spins < kSpins) continue;
+      if (spin([this] { return waiting(); })) continue;
       std::unique_lock<std::mutex> lock(mutex_);
       sleeping_.fetch_add(1, std::memory_order_seq_cst);
       wake_.wait(lock, [this] { return closed_.load() || waiting(); });

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +21,7 @@ from test_plan import CASES, picture
 from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.network import checkpoint
-from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
+from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, active_positions
 from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.macs import count_frame
@@ -29,6 +32,7 @@ from adpc_ros.runtime.images import render, to_input
 from adpc_ros.runtime.lowering import lower
 from adpc_ros.runtime.plan import ComputedExit
 from adpc_ros.runtime.program import Program, compile_network
+from adpc_ros.runtime.torch_plan import TorchPlan
 
 WEIGHTS = ROOT / 'weights' / 'hrnet_w18_small_v2_camvid.safetensors'
 SETS = native.instruction_sets()
@@ -164,7 +168,9 @@ def test_real_frames_with_trained_weights_agree(trained: AnytimeNetwork) -> None
     program = compile_network(network)
     plan = CpuPlan(program)
     samples = CamVid(camvid('val'))
-    same_active = same_ids = positions = pixels = 0.0
+    adaptivity = network.config.adaptivity
+    assert adaptivity is not None
+    same_active = same_ids = positions = pixels = 0
     for index in range(0, 100, 20):
         image = samples[index].image
         x = to_input(image, network.config, torch.device('cpu'))
@@ -175,6 +181,7 @@ def test_real_frames_with_trained_weights_agree(trained: AnytimeNetwork) -> None
         for scores, out in zip(got, expected, strict=True):
             assert_close(scores, out.logits)
         shares = []
+        active = torch.tensor(True)
         for done in plan.segment(image):
             if done is None:
                 continue
@@ -183,11 +190,12 @@ def test_real_frames_with_trained_weights_agree(trained: AnytimeNetwork) -> None
             same_ids += (done.rendered.class_ids == rendered.class_ids).sum()
             pixels += rendered.class_ids.size
             if out.next_active is not None:
-                share = out.next_active.share(tuple(out.logits.shape[2:]))
-                cells = out.logits[0, 0].numel()
-                same_active += cells - abs(done.active_share - share) * cells
-                positions += cells
-                shares.append(share)
+                active = active & active_positions(plan.logits(), adaptivity.criterion, 0.9)
+                expected_active = out.next_active.at(tuple(out.logits.shape[2:]))
+                same_active += int((active == expected_active).sum())
+                positions += active.numel()
+                assert done.active_share == pytest.approx(active.float().mean().item(), abs=1e-3)
+                shares.append(done.active_share)
         assert all(0.2 < share < 0.9 for share in shares), 'the threshold must mask something'
     assert same_active >= 0.9999 * positions
     assert same_ids >= 0.999 * pixels
@@ -367,12 +375,94 @@ def test_errors_say_what_was_expected() -> None:
     first = plan.segment(picture())
     next(first)
     next(plan.segment(picture()))
-    with pytest.raises(RuntimeError, match='another image, or closed'):
+    with pytest.raises(RuntimeError, match='the plan was given another image'):
         list(first)
+    with pytest.raises(ValueError, match=r'at most 16384 pixels an edge, got \(16385, 1\)'):
+        next(plan.segment(np.zeros((16385, 1, 3), np.uint8)))
+
+
+def test_nothing_works_after_close_and_everything_says_so() -> None:
+    plan = CpuPlan(program_of())
+    running = plan.segment(picture())
+    next(running)
+    list(plan.segment(picture()))
     plan.close()
     plan.close()
+    plan.interrupt()
+    for use in (
+        lambda: list(plan.segment(picture())),
+        plan.logits,
+        plan.poison,
+        lambda: plan.description,
+        lambda: plan.memory_bytes,
+    ):
+        with pytest.raises(RuntimeError, match='the plan is closed'):
+            use()
+    torch_plan = TorchPlan(program_of())
+    torch_plan.close()
     with pytest.raises(RuntimeError, match='the plan is closed'):
-        list(plan.segment(picture()))
+        list(torch_plan.segment(picture()))
+
+
+def test_a_plan_can_be_closed_while_others_use_it() -> None:
+    for _ in range(20):
+        plan = CpuPlan(program_of(), threads=2)
+        ended: list[BaseException] = []
+
+        def segment(plan: CpuPlan = plan, ended: list[BaseException] = ended) -> None:
+            try:
+                while True:
+                    list(plan.segment(picture((100, 120))))
+            except RuntimeError as error:
+                ended.append(error)  # noqa: B023
+
+        threads = [threading.Thread(target=segment) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in range(100):
+            plan.interrupt()
+        plan.close()
+        plan.interrupt()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        assert all(re.search('closed|another image', str(error)) for error in ended)
+
+
+def test_a_forked_process_may_forget_its_plan() -> None:
+    code = """
+import os, sys, torch
+sys.path.insert(0, 'test')
+from test_cpu import CpuPlan, picture, program_of
+plan = CpuPlan(program_of(), threads=2)
+list(plan.segment(picture()))
+child = os.fork()
+plan.close()
+if not child:
+    os._exit(0)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=60)
+    assert done.returncode == 0
+
+
+def test_threads_that_cannot_be_had_are_an_error() -> None:
+    code = """
+import resource, sys
+sys.path.insert(0, 'test')
+from test_cpu import CpuPlan, program_of
+program = program_of()
+used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)
+try:
+    CpuPlan(program, threads=500)
+except ValueError as error:
+    print('refused:', error)
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, timeout=60, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith('refused:'), done.stderr[-2000:]
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -412,6 +502,7 @@ def _resident_kib() -> int:
     raise RuntimeError('no VmRSS')
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='no /proc')
 def test_memory_stays_flat_over_ten_thousand_frames() -> None:
     config = CASES['redesigned'] | {'heads': Heads.REDESIGNED}

@@ -52,8 +52,9 @@ def run(command: list[str | Path], seconds: int, seed: int) -> None:
         env={**os.environ, **OPTIONS},
         capture_output=True,
         text=True,
+        timeout=seconds + 200,  # an episode under way is carried to its end
     )
-    assert done.returncode == 0 and not done.stderr, f'{done.stderr[-8000:]}{done.stdout}'
+    assert done.returncode == 0, f'{done.stderr[-8000:]}{done.stdout}'
     print(done.stdout)
 
 

@@ -7,6 +7,7 @@ the nearest boundary of a label map stands in for its confidence.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,8 @@ from adpc_ros.network.adaptivity import ActiveMap
 
 Labels = NDArray[np.uint8]
 
-_SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'camvid'  # beside the repository
+# where the tests look, too: beside the repository
+_SHARED = Path(os.environ.get('ADPC_SHARED', Path(__file__).resolve().parents[3] / 'shared'))
 _SITES, _CLASSES = 48, 11  # of the stand-in for a label map
 
 
@@ -154,7 +156,7 @@ def label_files(folder: Path | None) -> list[Path]:
         if not found:
             raise FileNotFoundError(f'expected label maps at {folder}/*.png, found none')
         return found
-    parts = [sorted(_SHARED.glob(f'{part}/label/*.png')) for part in ('val', 'train')]
+    parts = [sorted(_SHARED.glob(f'camvid/{part}/label/*.png')) for part in ('val', 'train')]
     return parts[0] or parts[1]
 
 

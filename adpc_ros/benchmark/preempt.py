@@ -77,6 +77,8 @@ class _Worker:
         if not self._exit.wait(_PATIENCE_S):
             raise TimeoutError(f'exit 1 took longer than {_PATIENCE_S:.0f} s')
         self._idle.clear()
+        if self._error is not None:
+            raise self._error
         sent_s = time.monotonic()
         self._wanted.set()
         self._plan.interrupt()
@@ -132,10 +134,13 @@ class _Trial:
         self._image = image
         self._first_exit, self._published = threading.Event(), threading.Event()
         self._exits_s: list[float] = []
+        self._frame_id = 0
         self._result: tuple[Result, float] | None = None
         self._engine = Engine(plan, None, self._on_result, self._on_exit)
 
     def _on_exit(self, frame: Frame, done: RenderedExit) -> None:
+        if done.frame_id != self._frame_id:  # the last frame's report came late
+            return
         self._exits_s.append(done.time_s)
         self._first_exit.set()
 
@@ -149,7 +154,7 @@ class _Trial:
         self._first_exit.clear()
         self._published.clear()
         self._exits_s = []
-        self._engine.submit(self._image)
+        self._frame_id = self._engine.submit(self._image)
 
     def _ended(self) -> tuple[Result, float]:
         if not self._published.wait(_PATIENCE_S):

@@ -180,7 +180,9 @@ def _announce(threads: int | None) -> int:
     print(f'load average {load:.2f}')
     if load > BUSY:
         print('adpc_ros: other programs run on this machine: expect noise', file=sys.stderr)
-    return threads or os.cpu_count() or 1
+    from adpc_ros.runtime.plan import core_count
+
+    return threads or core_count()
 
 
 def run_preempt(options: argparse.Namespace) -> None:

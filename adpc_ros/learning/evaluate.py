@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.macs import GI
-from adpc_ros.runtime.plan import make_plan
+from adpc_ros.runtime.plan import Plan, make_plan
 
 
 class Evaluation(NamedTuple):
@@ -49,8 +50,17 @@ def evaluate(
     :raises ValueError: if there are no samples.
     """
     device = next(network.parameters()).device
-    plan = make_plan(network, device, threads=torch.get_num_threads())
-    confusions = [Confusion(network.config.class_count) for _ in range(plan.exit_count)]
+    with contextlib.closing(make_plan(network, device, threads=torch.get_num_threads())) as plan:
+        return _evaluate(plan, samples, adaptive, progress)
+
+
+def _evaluate(
+    plan: Plan,
+    samples: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    adaptive: bool,
+    progress: bool,
+) -> Evaluation:
+    confusions = [Confusion(plan.config.class_count) for _ in range(plan.exit_count)]
     masked: list[list[float]] = []
     macs: list[list[int]] = []
     for image, label in tqdm(samples, 'evaluate', disable=not progress):
@@ -59,7 +69,6 @@ def evaluate(
             confusion.add(label, computed.rendered.class_ids)
         masked.append([1 - computed.active_share for computed in exits[:-1]])
         macs.append([computed.macs for computed in exits])
-    plan.close()
     if not macs:
         raise ValueError('nothing to evaluate: expected at least one image')
     gimac = np.mean(macs, axis=0) / GI

@@ -38,7 +38,7 @@ from adpc_ros.ros import parameters
 from adpc_ros.ros.conversions import InvalidImage, array_to_image, image_to_rgb
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
 from adpc_ros.runtime.engine import Engine, Frame, RenderedExit, Result
-from adpc_ros.runtime.plan import Plan, make_plan
+from adpc_ros.runtime.plan import Plan, core_count, make_plan
 from adpc_ros.runtime.scheduler import Level, Publish
 
 FAR_OFF_S = 10.0  # a stamp this far from the clock was made by another clock
@@ -82,7 +82,7 @@ class SegmentationNode(LifecycleNode):
         if device.type == 'cuda' and not torch.cuda.is_available():
             raise ValueError(f'device: {values.device} asked for, but CUDA is not available')
         checkpoint = load(values.weights or packaged(WEIGHTS))
-        threads = values.threads or os.cpu_count() or 1
+        threads = values.threads or core_count()
         torch.set_num_threads(threads)
         dtype: torch.dtype = getattr(torch, values.precision)
         plan = self._plan = make_plan(checkpoint.network, device, dtype, threads)

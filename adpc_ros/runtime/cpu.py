@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from adpc_ros.network.anytime import NetworkConfig
 from adpc_ros.runtime import native
 from adpc_ros.runtime.images import Rendered, confident_threshold, padded_size
 from adpc_ros.runtime.lowering import FINEST, NativeOp, Unsupported, lower
-from adpc_ros.runtime.plan import ComputedExit, StepTime
+from adpc_ros.runtime.plan import ComputedExit, StepTime, core_count
 from adpc_ros.runtime.program import Conv, Program
 
 __all__ = ['CpuPlan', 'Unsupported']
@@ -56,15 +58,18 @@ class CpuPlan:
             raise Unsupported(f'{dtype}: expected float32 or bfloat16')
         self._library = native.library()
         self._plan: int | None = None
+        self._process = os.getpid()
+        self._use = threading.Lock()  # held while the library works on the plan
+        self._interrupting = threading.Lock()  # nobody interrupts a plan that is being freed
         self._program, self._dtype = program, dtype
         self._lowered = lower(program)
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or core_count()
         self._plan = self._create(instruction_set)
         type_ = TYPES[dtype]
         for slot in self._lowered.slots[2:]:
-            self._library.adpc_add_slot(
-                self._plan, slot.channels, slot.level, native.FLOAT32 if slot.wide else type_
-            )
+            wide = native.FLOAT32 if slot.wide else type_
+            if self._call('adpc_add_slot', slot.channels, slot.level, wide) < 0:
+                raise MemoryError('no memory for the plan')
         for op in self._lowered.ops:
             self._add(op)
         self._arrays: list[NDArray[np.uint8]] = []
@@ -128,13 +133,28 @@ class CpuPlan:
             given.window_edge, given.reach = len(op.window), len(op.window) // 2
         if op.head_weight is not None:
             given.head_channels = op.head_weight.shape[1]
-        self._library.adpc_add_op(self._plan, ctypes.byref(given))
+        if self._call('adpc_add_op', ctypes.byref(given)):
+            raise MemoryError('no memory for the weights')
 
     def close(self) -> None:
         """Free memory and threads; nothing may be computed afterwards."""
-        if self._plan is not None:
-            self._library.adpc_destroy(self._plan)
-            self._plan = None
+        with self._use, self._interrupting:
+            plan, self._plan = self._plan, None
+            if plan is not None and self._process == os.getpid():  # a fork has not its threads
+                self._library.adpc_destroy(plan)
+
+    def _call(self, name: str, *arguments: object) -> Any:
+        """Call a function of the library on the plan; one thread at a time."""
+        with self._use:
+            return self._call_held(name, *arguments)
+
+    def _call_held(self, name: str, *arguments: object) -> Any:
+        return getattr(self._library, name)(self._open(), *arguments)
+
+    def _open(self) -> int:
+        if self._plan is None:
+            raise RuntimeError('the plan is closed')
+        return self._plan
 
     def __del__(self) -> None:
         """Free what was not closed."""
@@ -154,14 +174,14 @@ class CpuPlan:
     @property
     def description(self) -> str:
         """What computes, in what precision and where, for people."""
-        name: bytes = self._library.adpc_instruction_set(self._plan)
+        name: bytes = self._call('adpc_instruction_set')
         type_ = str(self._dtype).removeprefix('torch.')
         return f'native {type_} kernels ({name.decode()})'
 
     @property
     def memory_bytes(self) -> int:
         """What weights and features take, in bytes; the latter from the first image on."""
-        used: int = self._library.adpc_memory_bytes(self._plan)
+        used: int = self._call('adpc_memory_bytes')
         return used
 
     def segment(
@@ -208,10 +228,11 @@ class CpuPlan:
         :raises ValueError: for another shape or type.
         """
         size = (image.shape[-2], image.shape[-1])
-        if image.shape != (1, 3, *padded_size(size)) or image.dtype != torch.float32:
+        right = image.dtype == torch.float32 and image.device.type == 'cpu'
+        if image.shape != (1, 3, *padded_size(size)) or not right:
             raise ValueError(
-                'expected a (1, 3, H, W) float32 image, H and W multiples of 32, '
-                f'got {tuple(image.shape)} {image.dtype}'
+                'expected a (1, 3, H, W) float32 image on the CPU, H and W multiples of 32, '
+                f'got {tuple(image.shape)} {image.dtype} on {image.device}'
             )
         image = image.contiguous()
         frame = native.Frame(normalised=image.data_ptr(), height=size[0], width=size[1])
@@ -225,27 +246,30 @@ class CpuPlan:
         maps = self._maps(active_maps, padded_size(size))  # kept until the end, as the image
         frame.adaptive = 2 if maps else int(adaptive and self.config.adaptivity is not None)
         frame.active[: len(maps)] = [array.ctypes.data for array in maps]
-        if self._plan is None:
-            raise RuntimeError('the plan is closed')
-        self._segmentation += 1
-        segmentation = self._segmentation
-        self._exits = []
-        if self._library.adpc_start(self._plan, ctypes.byref(frame)):
-            raise MemoryError(f'no memory for an image of {size[0]}x{size[1]} pixels')
-        self._size = padded_size(size)
+        if max(size) > native.MAX_EDGE:
+            raise ValueError(f'expected at most {native.MAX_EDGE} pixels an edge, got {size}')
+        with self._use:
+            self._open()
+            self._segmentation += 1
+            segmentation = self._segmentation
+            self._exits = []
+            if self._call_held('adpc_start', ctypes.byref(frame)):
+                raise MemoryError(f'no memory for an image of {size[0]}x{size[1]} pixels')
+            self._size = padded_size(size)
         before: Rendered | None = None
         macs = 0
         while True:
             into = Rendered(self._array(size), self._array(size))
             while True:
-                if segmentation != self._segmentation or self._plan is None:
-                    raise RuntimeError('the plan was given another image, or closed')
-                status = self._library.adpc_run(
-                    self._plan,
-                    SLICE_S,
-                    *(array.ctypes.data for array in into),
-                    *((None, None) if before is None else (a.ctypes.data for a in before)),
-                )
+                with self._use:
+                    if segmentation != self._segmentation:
+                        raise RuntimeError('the plan was given another image')
+                    status = self._call_held(
+                        'adpc_run',
+                        SLICE_S,
+                        *(array.ctypes.data for array in into),
+                        *((None, None) if before is None else (a.ctypes.data for a in before)),
+                    )
                 if status != native.PAUSED:
                     break
                 yield None
@@ -253,7 +277,7 @@ class CpuPlan:
                 self._times = self._step_times()
                 return
             result = native.ExitResult()
-            self._library.adpc_last_exit(self._plan, ctypes.byref(result))
+            self._call('adpc_last_exit', ctypes.byref(result))
             self._exits.append(result)
             macs += self._macs(status)
             pixels = size[0] * size[1]
@@ -298,18 +322,23 @@ class CpuPlan:
         return array
 
     def logits(self) -> Tensor:
-        """Give the class scores of the latest exit, (1, K, H'/4, W'/4) float32."""
+        """
+        Give the class scores of the latest exit, (1, K, H'/4, W'/4) float32.
+
+        The next exit's take their place, from the next unit of work on.
+        """
         if not self._exits:
             raise RuntimeError('no exit was computed yet')
         rows, columns = (edge >> FINEST for edge in self._size)
         scores = torch.empty((1, self.config.class_count, rows, columns))
-        self._library.adpc_read_scores(self._plan, scores.data_ptr())
+        self._call('adpc_read_scores', scores.data_ptr())
         return scores
 
     def interrupt(self) -> None:
         """Let the running segmentation yield as soon as it can; from any thread."""
-        if self._plan is not None:
-            self._library.adpc_interrupt(self._plan)
+        with self._interrupting:
+            if self._plan is not None:
+                self._library.adpc_interrupt(self._plan)
 
     def poison(self) -> None:
         """
@@ -317,7 +346,7 @@ class CpuPlan:
 
         What a later segmentation of the same size reads, it must have computed.
         """
-        self._library.adpc_poison(self._plan)
+        self._call('adpc_poison')
 
     def step_times(self) -> list[StepTime]:
         """Give the times of the last segmentation that was carried to its end."""
@@ -327,7 +356,7 @@ class CpuPlan:
         steps = self._program.steps
         seconds = (ctypes.c_double * (len(steps) + 1 + 2 * native.EXITS))()
         count = max(op.step for op in self._lowered.ops) + 1
-        self._library.adpc_seconds(self._plan, seconds, len(seconds))
+        self._call('adpc_seconds', seconds, len(seconds))
         height, width = self._size
         times = [StepTime('input', 1, (3, height, width), seconds[count], 1.0)]
         exits = sorted({op.exit_index for op in self._lowered.ops if op.gives_exit})

@@ -150,6 +150,8 @@ class Engine:
         """
         Compute a black image in the caller's thread: what is made at first use is made now.
 
+        To be called before the first frame is submitted.
+
         :param size: (H, W) in pixels.
         """
         for _ in self._plan.segment(np.zeros((*size, 3), np.uint8), self._adaptive):

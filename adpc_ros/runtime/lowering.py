@@ -128,6 +128,8 @@ class _Lowering:
                 self.conv(index, step, operation)
             elif len(value.sources) == 1:
                 self.upsampled_conv(index, step, operation, value)
+            elif not steps:
+                raise Unsupported('joined branches before a single convolution')
             else:
                 _, last = steps.pop(0)
                 self.joined_head(index, step, operation, last, value)

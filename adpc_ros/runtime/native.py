@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_uint8, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
 import adpc_ros
 
 LIBRARY = 'libadpc_cpu.so'
+VERSION = 1
+MAX_EDGE = 16384
 
 CONV, RESAMPLE, HEAD = 0, 1, 2
 FLOAT32, BFLOAT16 = 0, 1
@@ -20,7 +22,6 @@ EXITS = 4
 LEVELS = 4
 
 Floats = POINTER(c_float)
-Bytes = POINTER(c_uint8)
 
 
 class Op(ctypes.Structure):
@@ -90,19 +91,24 @@ def library() -> ctypes.CDLL:
     """
     Load the library, once; calls into it release the GIL.
 
-    :raises OSError: if it was not built, or was built for another machine.
+    :raises OSError: if it was not built, or for another machine or version.
     """
     # beside this file where it is installed, or in the install space beside a checkout
     for package in adpc_ros.__path__:
         path = Path(package) / 'runtime' / LIBRARY
         if path.exists():
-            return _declare(ctypes.CDLL(str(path)))
+            loaded = _declare(ctypes.CDLL(str(path)))
+            sizes = [ctypes.sizeof(structure) for structure in (Op, Frame, ExitResult)]
+            if loaded.adpc_layout() != (sizes[0] << 20 | sizes[1] << 10 | sizes[2]) << 8 | VERSION:
+                raise OSError(f'{path} is of another version: build it anew')
+            return loaded
     raise OSError(f'{LIBRARY} was not found in {", ".join(adpc_ros.__path__)}: colcon builds it')
 
 
 def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
     plan = c_void_p
     for name, result, arguments in (
+        ('adpc_layout', c_int64, ()),
         (
             'adpc_create',
             plan,
@@ -110,7 +116,7 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         ),
         ('adpc_destroy', None, (plan,)),
         ('adpc_add_slot', c_int32, (plan, c_int32, c_int32, c_int32)),
-        ('adpc_add_op', None, (plan, POINTER(Op))),
+        ('adpc_add_op', c_int32, (plan, POINTER(Op))),
         ('adpc_start', c_int32, (plan, POINTER(Frame))),
         ('adpc_run', c_int32, (plan, c_double, *(c_void_p,) * 4)),
         ('adpc_interrupt', None, (plan,)),

@@ -8,6 +8,7 @@ stop, and nothing remains.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -57,6 +58,11 @@ class StepTime(NamedTuple):
     active_share: float
 
 
+def core_count() -> int:
+    """Give the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 class Plan(Protocol):
     """A compiled network; segments one image at a time."""
 
@@ -93,6 +99,8 @@ class Plan(Protocol):
         """
         Give the class scores of the latest exit of the current or last segmentation.
 
+        To be asked for before the next unit of work is.
+
         :return: (1, K, H'/4, W'/4) float32 after carry-over, H' and W' the padded size.
         :raises RuntimeError: if there was no exit yet.
         """
@@ -101,8 +109,7 @@ class Plan(Protocol):
         """
         Let the running segmentation yield as soon as it can; from any thread, returns at once.
 
-        It may be dropped then or go on as if nothing had been; one that begins later is not
-        affected.
+        It may be dropped then or go on as if nothing had been.
         """
 
     def close(self) -> None:

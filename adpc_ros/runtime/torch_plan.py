@@ -130,7 +130,7 @@ class TorchPlan:
         return self._logits
 
     def close(self) -> None:
-        """Free the weights."""
+        """Free the weights; nothing may be computed afterwards."""
         self._layers = []
 
     def interrupt(self) -> None:
@@ -158,6 +158,8 @@ class TorchPlan:
         """
         if active_maps is not None and self.config.adaptivity is None:
             raise ValueError('active maps need a network with adaptivity: it is None')
+        if not self._layers:
+            raise RuntimeError('the plan is closed')
         adaptivity = self.config.adaptivity if adaptive else None
         image = image.to(self.dtype).contiguous(memory_format=torch.channels_last)
         values: dict[int, Tensor] = {0: image}

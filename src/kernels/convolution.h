@@ -21,7 +21,9 @@ constexpr int kTile[kMaxOctets + 1] = {0, 6, 3};
 
 // Output channels are computed in blocks of nearly equal width.
 ALWAYS_INLINE int block_count(int octets) { return (octets + kMaxOctets - 1) / kMaxOctets; }
-ALWAYS_INLINE int block_begin(int octets, int block) { return octets * block / block_count(octets); }
+ALWAYS_INLINE int block_begin(int octets, int block) {
+  return octets * block / block_count(octets);
+}
 
 // How features of a type meet their weights: `step` input channels at a time.
 
