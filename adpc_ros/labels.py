@@ -90,7 +90,7 @@ class ClassSet:
         return palette[class_ids]
 
 
-def _spread_colours(count: int) -> tuple[Colour, ...]:
+def spread_colours(count: int) -> tuple[Colour, ...]:
     """
     Generate colours that are far apart: the hue turns by the golden ratio, the value alternates.
 
@@ -140,7 +140,7 @@ _PASCAL_CONTEXT_NAMES = (
 
 #: 59 classes, background left out, in order of the data set's own ids; generated colours.
 PASCAL_CONTEXT = ClassSet(
-    'pascal_context', _PASCAL_CONTEXT_NAMES, _spread_colours(len(_PASCAL_CONTEXT_NAMES))
+    'pascal_context', _PASCAL_CONTEXT_NAMES, spread_colours(len(_PASCAL_CONTEXT_NAMES))
 )
 
 CLASS_SETS: tuple[ClassSet, ...] = (CITYSCAPES, CAMVID, PASCAL_CONTEXT)

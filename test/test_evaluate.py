@@ -78,7 +78,7 @@ def test_evaluate_on_the_command_line(
     printed = capsys.readouterr().out
     assert f'{100 * expected.miou[-1]:.2f}' in printed and 'bicyclist' in printed
     assert main(['evaluate', '--weights', weights, '--data', 'kitti:here']) == 2
-    assert 'expected --data camvid:FOLDER' in capsys.readouterr().err
+    assert 'expected camvid:FOLDER, cityscapes:FOLDER' in capsys.readouterr().err
     checkpoint.save(weights, random_network(class_count=19), CITYSCAPES, {})
     assert main(['evaluate', '--weights', weights, '--data', data]) == 2
     assert 'expected the classes of camvid' in capsys.readouterr().err

@@ -30,8 +30,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(tree: Path, output: Path, **changes: Any) -> TrainConfig:
     values: dict[str, Any] = {
         'network': {'architecture': 'hrnet_tiny', 'adaptivity': {'thresholds': [0.9, 0.9, 0.9]}},
-        'data': str(tree / 'train'),
-        'validation': str(tree / 'val'),
+        'data': f'camvid:{tree / "train"}',
+        'validation': f'camvid:{tree / "val"}',
         'output': str(output),
         'epochs': 2,
         'batch_size': 2,

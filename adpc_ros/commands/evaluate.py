@@ -25,8 +25,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         '--data',
         required=True,
-        metavar='camvid:FOLDER',
-        help='folder with image/NAME.jpg and label/NAME.png',
+        metavar='KIND:FOLDER',
+        help='camvid, cityscapes (FOLDER/SPLIT) or folder; ?drives=, ?without=, ?list= choose',
     )
     parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
     parser.add_argument('--no-masks', action='store_true', help='compute every position')
@@ -38,14 +38,11 @@ def run(options: argparse.Namespace) -> None:
     """Evaluate, print, and write the numbers."""
     import torch
 
-    from adpc_ros.learning.datasets import CamVid
+    from adpc_ros.learning.datasets import open_samples
     from adpc_ros.learning.evaluate import evaluate
     from adpc_ros.network import checkpoint
 
-    kind, _, folder = options.data.partition(':')
-    if kind != 'camvid' or not folder:
-        raise ValueError(f'expected --data camvid:FOLDER, got {options.data!r}')
-    samples = CamVid(folder)
+    samples = open_samples(options.data)
     loaded = checkpoint.load(options.weights)
     if loaded.classes != samples.classes:
         raise ValueError(
@@ -59,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
         name: [float(confusion.iou()[i]) for confusion in result.confusions]
         for i, name in enumerate(samples.classes.names)
     }
-    print(f'{loaded.identity} on {len(samples)} images of {folder}')
+    print(f'{loaded.identity} on {len(samples)} images of {options.data}')
     _print(result, iou)
     write_json(
         options.json,

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID, ClassSet
-from adpc_ros.learning.datasets import CamVid, Sample
+from adpc_ros.learning.datasets import Sample, open_samples
 from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.learning.losses import exit_losses
 from adpc_ros.learning.transforms import augment
@@ -48,8 +48,8 @@ class TrainConfig:
     A recipe.
 
     :param network: keys of :class:`adpc_ros.network.anytime.NetworkConfig`.
-    :param data: folder of the training split.
-    :param validation: folder of the validation split.
+    :param data: training images, as :func:`adpc_ros.learning.datasets.open_samples` takes them.
+    :param validation: likewise, of the same classes.
     :param output: folder for checkpoints; training resumes from what it finds there.
     :param epochs: passes over the training images.
     :param batch_size: images in a step.
@@ -188,7 +188,12 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    samples, validation = CamVid(config.data), CamVid(config.validation)
+    samples, validation = open_samples(config.data), open_samples(config.validation)
+    if samples.classes != validation.classes:
+        raise ValueError(
+            f'{config.validation}: expected the classes of {samples.classes.name}, '
+            f'got those of {validation.classes.name}'
+        )
     if len(samples) < config.batch_size:
         raise ValueError(
             f'{config.data}: expected images for a batch of {config.batch_size}, '

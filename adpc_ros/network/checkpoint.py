@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from adpc_ros.labels import ClassSet, by_name
+from adpc_ros.labels import CLASS_SETS, ClassSet, by_name
 from adpc_ros.network.adaptivity import Adaptivity
 from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
 
@@ -89,7 +89,7 @@ def save(
     metadata = {
         'format': _FORMAT,
         'network': json.dumps(config_to_dict(network.config)),
-        'classes': classes.name,
+        'classes': classes.name if classes in CLASS_SETS else json.dumps(vars(classes)),
         'info': json.dumps(dict(info)),
     }
     partial = path.with_suffix('.partial')
@@ -119,7 +119,7 @@ def load(path: str | Path) -> Checkpoint:
         )
     try:
         config = config_from_dict(json.loads(metadata['network']))
-        classes = by_name(metadata['classes'])
+        classes = _classes(metadata['classes'])
         info = {str(k): str(v) for k, v in json.loads(metadata['info']).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f'{path}: broken configuration in the metadata ({error})') from error
@@ -132,6 +132,15 @@ def load(path: str | Path) -> Checkpoint:
     _load_exactly(network, tensors, path)
     identity = f'{path.stem}@{_digest(metadata["network"], tensors)}'
     return Checkpoint(network.eval(), classes, identity, info)
+
+
+def _classes(described: str) -> ClassSet:
+    """Give the class set of a name, or of a description where it has none of ours."""
+    if not described.startswith('{'):
+        return by_name(described)
+    fields = json.loads(described)
+    colours = tuple((r, g, b) for r, g, b in fields['colours'])
+    return ClassSet(str(fields['name']), tuple(map(str, fields['names'])), colours)
 
 
 def _digest(config: str, tensors: Mapping[str, torch.Tensor]) -> str:

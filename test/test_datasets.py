@@ -1,0 +1,147 @@
+"""Data sets are read in the layout in which they are published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from networks import random_network
+from PIL import Image
+from samples import blocks, write_sample, write_tree
+from shared import camvid
+
+from adpc_ros.labels import CITYSCAPES, IGNORE_ID, ClassSet
+from adpc_ros.learning.datasets import CamVid, Cityscapes, open_samples
+from adpc_ros.network import checkpoint
+
+
+def write_cityscapes(root: Path) -> Path:
+    """Write one image of each of two cities; every label id is in them."""
+    for city, name in (('aachen', 'aachen_000000_000019'), ('ulm', 'ulm_000001_000019')):
+        label = np.tile(np.arange(34, dtype=np.uint8), (4, 2))
+        for part, ending, content in (
+            ('leftImg8bit', 'leftImg8bit', np.full((4, 68, 3), 90, np.uint8)),
+            ('gtFine', 'gtFine_labelIds', label),
+            ('gtFine', 'gtFine_color', np.zeros((4, 68, 3), np.uint8)),
+        ):
+            folder = root / part / 'train' / city
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(content).save(folder / f'{name}_{ending}.png')
+    return root
+
+
+def test_label_ids_of_cityscapes_become_training_classes(tmp_path: Path) -> None:
+    samples = Cityscapes(write_cityscapes(tmp_path) / 'train')
+    assert len(samples) == 2 and samples.classes is CITYSCAPES
+    label = samples[0].label[0, :34]
+    named = {7: 'road', 8: 'sidewalk', 17: 'pole', 19: 'traffic light', 23: 'sky', 24: 'person'}
+    named |= {26: 'car', 28: 'bus', 31: 'train', 33: 'bicycle'}
+    for value, name in named.items():
+        assert label[value] == CITYSCAPES.id_of(name)
+    assert sorted(label[label != IGNORE_ID]) == list(range(19))
+    assert (label[[0, 1, 9, 10, 14, 18, 29, 30]] == IGNORE_ID).all()
+
+
+def test_a_missing_label_of_cityscapes_is_named(tmp_path: Path) -> None:
+    root = write_cityscapes(tmp_path)
+    (root / 'gtFine/train/ulm/ulm_000001_000019_gtFine_labelIds.png').unlink()
+    with pytest.raises(ValueError, match='label missing: expected .*ulm_000001_000019_gtFine'):
+        Cityscapes(root / 'train')
+    with pytest.raises(ValueError, match=r'no images found: expected .*leftImg8bit/test/\*'):
+        Cityscapes(root / 'test')
+
+
+def write_folder(root: Path, **classes: object) -> str:
+    for seed in range(3):
+        write_sample(root, f'drive{seed}_a', *blocks(seed))
+    described = {'name': 'mine', 'names': ['ground', 'thing'], **classes}
+    (root / 'classes.yaml').write_text(yaml.safe_dump(described))
+    return f'folder:{root}'
+
+
+def test_a_folder_has_classes_of_its_own(tmp_path: Path) -> None:
+    samples = open_samples(write_folder(tmp_path, values={3: 'ground', 8: 'thing'}))
+    own = blocks(0).label
+    label = samples[0].label
+    assert (label[own == 3] == 0).all() and (label[own == 8] == 1).all()
+    assert (label[(own != 3) & (own != 8)] == IGNORE_ID).all()
+    assert samples.classes.names == ('ground', 'thing') and len(samples.classes.colours) == 2
+
+
+def test_weights_keep_classes_of_their_own(tmp_path: Path) -> None:
+    classes = ClassSet('mine', ('ground', 'thing'), ((1, 2, 3), (4, 5, 6)))
+    path = tmp_path / 'w.safetensors'
+    checkpoint.save(path, random_network(class_count=2), classes, {})
+    assert checkpoint.load(path).classes == classes
+
+
+@pytest.mark.parametrize(
+    ('classes', 'message'),
+    [
+        ({'names': ['a', 'a']}, 'a class name is there twice'),
+        ({'values': {3: 'nothing'}}, "has no class 'nothing'"),
+        ({'values': {300: 'thing'}}, r'expected label values in 0\.\.255'),
+        ({'values': [1]}, r'classes\.yaml: '),
+        ({'colours': [[1, 2, 3]]}, 'expected one colour for each of the 2 names'),
+        ({'colors': []}, r"unknown keys \['colors'\]"),
+    ],
+)
+def test_a_wrong_class_file_says_what(
+    tmp_path: Path, classes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_samples(write_folder(tmp_path, **classes))
+
+
+def test_a_class_file_must_be_there(tmp_path: Path) -> None:
+    write_sample(tmp_path, 'a', *blocks(0))
+    with pytest.raises(ValueError, match='class file missing: expected'):
+        open_samples(f'folder:{tmp_path}')
+
+
+def names_of(description: str) -> list[str]:
+    return [image.stem for image, _ in open_samples(description).pairs]
+
+
+def test_drives_and_lists_choose_images(tmp_path: Path) -> None:
+    data = write_folder(tmp_path)
+    assert names_of(data) == ['drive0_a', 'drive1_a', 'drive2_a']
+    assert names_of(f'{data}?drives=drive0,drive2') == ['drive0_a', 'drive2_a']
+    assert names_of(f'{data}?without=drive1') == ['drive0_a', 'drive2_a']
+    (tmp_path / 'some.txt').write_text('drive2_a.jpg\ndrive1_a\n')
+    assert names_of(f'{data}?list={tmp_path}/some.txt') == ['drive1_a', 'drive2_a']
+    assert names_of(f'{data}?list={tmp_path}/some.txt&without=drive2') == ['drive1_a']
+
+
+@pytest.mark.parametrize(
+    ('choice', 'message'),
+    [
+        ('?drives=drive9', 'drives=drive9: none of 3 images, the first is drive0_a'),
+        ('?drives=', 'expected drives=, without= or list= with a value'),
+        ('?seed=3', 'expected drives=, without= or list= with a value'),
+        ('?list=/nowhere.txt', 'cannot read the list /nowhere.txt'),
+    ],
+)
+def test_a_wrong_choice_says_what(tmp_path: Path, choice: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_samples(write_folder(tmp_path) + choice)
+    (tmp_path / 'list.txt').write_text('drive7_a')
+    with pytest.raises(ValueError, match='no image of the name drive7_a'):
+        open_samples(f'folder:{tmp_path}?list={tmp_path}/list.txt')
+
+
+def test_another_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match='expected camvid:FOLDER, cityscapes:FOLDER, folder:'):
+        open_samples('kitti:somewhere')
+
+
+def test_camvids_drives_are_told_apart() -> None:
+    train = camvid('train')
+    held_out, rest = f'camvid:{train}?drives=0001TP', f'camvid:{train}?without=0001TP'
+    assert len(open_samples(held_out)) + len(open_samples(rest)) == len(CamVid(train))
+
+
+def test_a_small_tree_of_camvid_opens(tmp_path: Path) -> None:
+    assert len(open_samples(f'camvid:{write_tree(tmp_path) / "train"}')) == 6
