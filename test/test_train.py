@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from samples import Bytes, write_tree
+from samples import Bytes, write_sample, write_tree
 from torch import Tensor
 
 from adpc_ros.__main__ import main
@@ -69,6 +69,9 @@ def test_training_lowers_the_loss_and_writes_a_network(trained: Path) -> None:
     assert loaded.classes is CAMVID
     assert loaded.network.config.adaptivity == Adaptivity(thresholds=(0.9, 0.9, 0.9))
     assert 'mIoU at exits 1-4' in loaded.info['result']
+    recipe = json.loads(loaded.info['recipe'])
+    assert recipe['learning_rate'] == 0.01 and recipe['seed'] == 0
+    assert recipe['data_digest'] == CamVid(recipe['data'].removeprefix('camvid:')).digest()
 
 
 def test_an_interrupted_training_resumes_to_the_same_weights(
@@ -103,6 +106,20 @@ def test_a_finished_training_changes_nothing_when_run_again(tree: Path, trained:
     train(recipe(tree, trained))
     assert (trained / 'best.safetensors').read_bytes() == before
     assert len(records(trained)) == 2
+
+
+def test_another_recipe_or_other_data_do_not_resume(tree: Path, trained: Path) -> None:
+    with pytest.raises(ValueError, match=r'another recipe \(epochs 2, now 3; crop'):
+        train(recipe(tree, trained, epochs=3, crop=(32, 32)))
+    with pytest.raises(ValueError, match=r"data_digest '\w{16}', now '\w{16}'"):
+        train(recipe(tree, trained, data=f'camvid:{tree / "train"}?without=0001TP_000003'))
+
+
+def test_a_validation_without_labels_still_gives_weights(tree: Path, tmp_path: Path) -> None:
+    empty = tmp_path / 'empty'
+    write_sample(empty, 'a', np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 11, np.uint8))
+    train(recipe(tree, tmp_path / 'out', validation=f'camvid:{empty}', epochs=1))
+    assert checkpoint.load(tmp_path / 'out' / 'best.safetensors')
 
 
 def test_training_goes_on_from_other_weights(tree: Path, tmp_path: Path, trained: Path) -> None:

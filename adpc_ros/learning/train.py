@@ -181,7 +181,8 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
 
     :param synthetic: source of the synthetic share.
     :return: the weights file with the best validation result at the last exit.
-    :raises ValueError: if the data are missing, or a synthetic share is asked for without source.
+    :raises ValueError: if the data are missing, a synthetic share is asked for without source, or
+        the earlier run had another recipe or other data.
     """
     if config.synthetic_share and synthetic is None:
         raise ValueError('synthetic_share is set: expected a source of synthetic samples')
@@ -214,9 +215,11 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
         optimizer, config.epochs * steps_per_epoch, power=0.9
     )
     first_epoch, best = 0, -1.0
+    recipe = json.dumps({**dataclasses.asdict(config), 'data_digest': samples.digest()})
     state_file = output / 'last.pt'
     if state_file.exists():
         state = torch.load(state_file, map_location=device, weights_only=True)
+        _check_same(state.get('recipe', ''), recipe, state_file)
         network.load_state_dict(state['network'])
         optimizer.load_state_dict(state['optimizer'])
         schedule.load_state_dict(state['schedule'])
@@ -246,13 +249,15 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
             pairs = (validation[i] for i in range(len(validation)))
             result = evaluate(network.eval(), pairs, adaptive, progress=False)
             record |= {'miou': result.miou, 'masked_share': result.masked_share}
-            if result.miou[-1] > best:
-                best = result.miou[-1]
+            judged = float(np.nan_to_num(result.miou[-1]))  # nothing to judge by counts as 0
+            if judged > best:
+                best = judged
                 shown = ' '.join(f'{100 * m:.1f}' for m in result.miou)
                 info = {
                     'data': config.data,
                     'result': f'mIoU at exits 1-4: {shown} % on {config.validation}',
                     'epoch': str(epoch + 1),
+                    'recipe': recipe,
                 }
                 checkpoint.save(best_file, network, samples.classes, info)
         with open(output / 'log.jsonl', 'a') as file:
@@ -268,8 +273,23 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
                 'schedule': schedule.state_dict(),
                 'epoch': epoch + 1,
                 'best': best,
+                'recipe': recipe,
             },
             partial,
         )
         partial.replace(state_file)
     return best_file
+
+
+def _check_same(earlier: str, recipe: str, path: Path) -> None:
+    before, now = json.loads(earlier or '{}'), json.loads(recipe)
+    changed = [
+        f'{key} {before.get(key)!r}, now {value!r}'
+        for key, value in now.items()
+        if before.get(key) != value
+    ]
+    if changed:
+        raise ValueError(
+            f'{path} is of another recipe ({"; ".join(changed)}): '
+            'expected the same, or another output folder'
+        )
