@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from networks import random_image, random_network
 from samples import Bytes, write_sample, write_tree
 from torch import Tensor
 
@@ -113,6 +114,29 @@ def test_another_recipe_or_other_data_do_not_resume(tree: Path, trained: Path) -
         train(recipe(tree, trained, epochs=3, crop=(32, 32)))
     with pytest.raises(ValueError, match=r"data_digest '\w{16}', now '\w{16}'"):
         train(recipe(tree, trained, data=f'camvid:{tree / "train"}?without=0001TP_000003'))
+
+
+def test_statistics_are_averaged_over_batches() -> None:
+    network = random_network(seed=0)
+    images = [random_image(32, 64, seed) for seed in range(3)]
+    seen: list[torch.Tensor] = []
+    handle = network.bn1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    training.average_norms(network, images, adaptive=False)
+    handle.remove()
+    mean = torch.stack([x.mean(dim=(0, 2, 3)) for x in seen]).mean(dim=0)
+    variance = torch.stack([x.var(dim=(0, 2, 3)) for x in seen]).mean(dim=0)
+    torch.testing.assert_close(network.bn1.running_mean, mean)
+    torch.testing.assert_close(network.bn1.running_var, variance)
+    assert network.bn1.momentum == 0.01
+
+
+def test_averaged_statistics_reach_the_weights(tree: Path, tmp_path: Path) -> None:
+    found = []
+    for batches in (0, 2):
+        output = tmp_path / str(batches)
+        found.append(parameters(train(recipe(tree, output, epochs=1, norm_batches=batches))))
+    assert torch.equal(found[0]['conv1.weight'], found[1]['conv1.weight'])
+    assert not torch.equal(found[0]['bn1.running_mean'], found[1]['bn1.running_mean'])
 
 
 def test_a_validation_without_labels_still_gives_weights(tree: Path, tmp_path: Path) -> None:

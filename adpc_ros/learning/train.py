@@ -7,10 +7,11 @@ Source of the recipe's form: arXiv:2104.00749 (four cross-entropies, polynomial 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID, ClassSet
@@ -63,6 +64,8 @@ class TrainConfig:
     :param synthetic_share: share of samples drawn from procedural streets, 0 to 1.
     :param initial: weights to start from; empty for random ones.
     :param evaluate_every: epochs between validations.
+    :param norm_batches: batches over which BatchNorm's statistics are averaged anew before a
+        validation, since in a short training the running ones lag behind; 0 for none.
     :param seed: of everything random.
     :raises ValueError: if a value is outside its range.
     """
@@ -83,6 +86,7 @@ class TrainConfig:
     synthetic_share: float = 0.0
     initial: str = ''
     evaluate_every: int = 5
+    norm_batches: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,6 +95,8 @@ class TrainConfig:
                 'expected epochs, batch_size and evaluate_every of 1 or more, got '
                 f'{self.epochs}, {self.batch_size} and {self.evaluate_every}'
             )
+        if self.norm_batches < 0:
+            raise ValueError(f'expected norm_batches of 0 or more, got {self.norm_batches}')
         if len(self.crop) != 2 or any(edge < 32 or edge % 32 for edge in self.crop):
             raise ValueError(f'expected a crop (H, W) of multiples of 32, got {self.crop}')
         if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
@@ -246,6 +252,12 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
             'seconds': time.monotonic() - started,
         }
         if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
+            if config.norm_batches:
+                again = itertools.islice(
+                    draw_batches(samples, synthetic, config, epoch), config.norm_batches
+                )
+                images = (to_tensors(batch, network, device)[0] for batch in again)
+                average_norms(network, images, adaptive)
             pairs = (validation[i] for i in range(len(validation)))
             result = evaluate(network.eval(), pairs, adaptive, progress=False)
             record |= {'miou': result.miou, 'masked_share': result.masked_share}
@@ -279,6 +291,26 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
         )
         partial.replace(state_file)
     return best_file
+
+
+@torch.no_grad()
+def average_norms(network: AnytimeNetwork, images: Iterable[Tensor], adaptive: bool) -> None:
+    """
+    Replace BatchNorm's running statistics by averages over some batches.
+
+    :param images: each (B, 3, H, W) float, normalised.
+    :param adaptive: as the network is trained.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    network.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # an average over all batches
+    for image in images:
+        network(image, adaptive)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
 
 
 def _check_same(earlier: str, recipe: str, path: Path) -> None:
