@@ -1,0 +1,121 @@
+"""``convert``: make a weights file of this project from released weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adpc_ros.commands.options import positive, probability
+
+if TYPE_CHECKING:
+    from adpc_ros.commands.options import Commands
+    from adpc_ros.network.anytime import NetworkConfig
+    from adpc_ros.network.checkpoint import Checkpoint
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        'convert',
+        help='make a weights file from released weights',
+        description='Read released weights (of ADP-C, or of HRNet for Cityscapes or ImageNet) or '
+        "this project's own, check every entry, and write them as safetensors.",
+    )
+    parser.add_argument('source', metavar='IN.pth', help='PyTorch file of tensors, or safetensors')
+    parser.add_argument('target', metavar='OUT.safetensors', help='file to write')
+    parser.add_argument(
+        '--network', required=True, metavar='NAME', help='as hrnet_w48 or hrnet_w18_small_v2'
+    )
+    parser.add_argument(
+        '--heads',
+        choices=('redesigned', 'plain', 'none'),
+        default='redesigned',
+        help='exit heads: redesigned (RH, the default), plain (EE), none (last exit alone)',
+    )
+    parser.add_argument(
+        '--classes',
+        choices=('cityscapes', 'camvid', 'pascal_context'),
+        default='cityscapes',
+        help='what the outputs stand for (cityscapes)',
+    )
+    parser.add_argument(
+        '--no-masks', action='store_true', help='the network has no masked convolutions'
+    )
+    parser.add_argument(
+        '--threshold',
+        type=probability,
+        metavar='T',
+        help="confidence above which a position is masked (0.998, or safetensors' own)",
+    )
+    parser.add_argument(
+        '--window',
+        type=positive,
+        metavar='W',
+        help="edge of the interpolation window in cells (7, or safetensors' own)",
+    )
+    parser.add_argument(
+        '--backbone-only',
+        action='store_true',
+        help='take the backbone alone, as of ImageNet weights; heads get initial values',
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Convert, and say what was left out and what has initial values."""
+    import torch
+
+    from adpc_ros.labels import by_name
+    from adpc_ros.network import checkpoint, official
+    from adpc_ros.network.anytime import AnytimeNetwork
+
+    source, target = Path(options.source), Path(options.target)
+    if target.suffix != '.safetensors':
+        raise ValueError(f'expected OUT.safetensors as the file to write, got {target}')
+    own = checkpoint.load(source) if source.suffix == '.safetensors' else None
+    classes = by_name(options.classes)
+    if own and own.classes != classes and not options.backbone_only:
+        raise ValueError(
+            f'{source}: expected the classes of {classes.name}, got those of {own.classes.name}'
+        )
+    torch.manual_seed(0)  # initial values, too, are the same each time
+    network = AnytimeNetwork(_config(options, classes.count, own))
+    released = official.Released(own.network.state_dict(), []) if own else official.read(source)
+    filled = official.fill(network, released.tensors, source, options.backbone_only)
+    left_out = released.left_out + filled.left_out
+    info = {**(own.info if own else {}), 'source': own.identity if own else source.name}
+    if filled.fresh:
+        info['initial values'] = ', '.join(filled.fresh)
+    checkpoint.save(target, network, classes, info)
+    if left_out:
+        print(f'left out: {", ".join(left_out)}')
+    if filled.fresh:
+        print(f'initial values, to be trained: {", ".join(filled.fresh)}')
+    print(f'weights: {target}')
+
+
+def _config(
+    options: argparse.Namespace, class_count: int, own: Checkpoint | None
+) -> NetworkConfig:
+    """Put together what was asked for; what was not is as in our own file, if it is one."""
+    from dataclasses import replace
+
+    from adpc_ros.network.adaptivity import Adaptivity
+    from adpc_ros.network.anytime import NetworkConfig
+    from adpc_ros.network.exits import Heads
+
+    heads = Heads(options.heads)
+    adaptivity: Adaptivity | None = None
+    if not options.no_masks and heads is not Heads.NONE:
+        adaptivity = own and own.network.config.adaptivity or Adaptivity()
+        if options.threshold is not None:
+            adaptivity = replace(adaptivity, thresholds=(options.threshold,) * 3)
+        if options.window is not None:
+            adaptivity = replace(adaptivity, window=options.window)
+    elif options.threshold is not None or options.window is not None:
+        raise ValueError('--threshold and --window need masks: no --no-masks, no --heads none')
+    config = NetworkConfig(options.network, heads, class_count, adaptivity)
+    if own:
+        config = replace(config, mean=own.network.config.mean, std=own.network.config.std)
+    return config

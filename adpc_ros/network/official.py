@@ -1,0 +1,223 @@
+"""
+Weights that others released: their files, read as tensors, and their names, matched with ours.
+
+Names are the same but for a prefix. Nothing is ever unpickled but tensors and plain containers.
+Sources: https://github.com/liuzhuang13/anytime,
+https://github.com/HRNet/HRNet-Semantic-Segmentation,
+https://github.com/HRNet/HRNet-Image-Classification.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.checkpoint import CheckpointError
+
+_PREFIX = 'model.'
+_LOSS = 'loss.criterion.weight'  # class weights of the training loss
+_CLASSIFICATION = ('incre_modules', 'downsamp_modules', 'final_layer', 'classifier')
+_HEADS = ('exit1', 'exit2', 'exit3', 'last_layer')
+_COUNTER = '.num_batches_tracked'
+_LAMBDA = '.Lambda'
+_DISTANCES = '.square_dis'
+_LISTED = 3
+
+
+class Released(NamedTuple):
+    """
+    What a released file holds.
+
+    ``tensors`` by our names; ``left_out`` names what is no part of a segmentation network (the
+    training loss, the head for ImageNet) or no weights at all.
+    """
+
+    tensors: dict[str, Tensor]
+    left_out: list[str]
+
+
+class Filled(NamedTuple):
+    """
+    Which parts of a network did not come from the file.
+
+    ``fresh`` names the parts that keep their initial values, ``left_out`` the parts of the file
+    that were not taken.
+    """
+
+    fresh: list[str]
+    left_out: list[str]
+
+
+def read(path: str | Path) -> Released:
+    """
+    Read a released PyTorch file: of ADP-C, or of HRNet for Cityscapes or ImageNet.
+
+    :param path: of the file; its entries may lie under ``state_dict``, and all of them under
+        ``model.``.
+    :return: its tensors, on the CPU, by the names that :class:`AnytimeNetwork` uses.
+    :raises CheckpointError: if the file is missing, broken, no table of tensors, or holds objects
+        that only unpickling could bring back.
+    """
+    path = Path(path)
+    content = _unpickle_tensors(path)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f'{path}: expected a table of tensors, got {_kind(content)}')
+    left_out: list[str] = []
+    if 'state_dict' in content:
+        left_out = sorted(str(name) for name in content if name != 'state_dict')
+        content = content['state_dict']
+        if not isinstance(content, Mapping):
+            raise CheckpointError(
+                f'{path}: expected a table of tensors as state_dict, got {_kind(content)}'
+            )
+    tensors: dict[str, Tensor] = {}
+    for name, value in content.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise CheckpointError(f'{path}: expected a tensor as {name!r}, got {_kind(value)}')
+        tensors[name] = value
+    if tensors.pop(_LOSS, None) is not None:
+        left_out.append(_LOSS)
+    if all(name.startswith(_PREFIX) for name in tensors):
+        tensors = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
+    classification = [name for name in tensors if _part(name) in _CLASSIFICATION]
+    left_out += _parts(classification)
+    for name in classification:
+        del tensors[name]
+    return Released(tensors, left_out)
+
+
+def fill(
+    network: AnytimeNetwork,
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+    backbone_only: bool = False,
+) -> Filled:
+    """
+    Give a network the weights of a file, whose entries must be exactly the network's.
+
+    Only counts of batches, which nothing here uses, may be missing, and the squared distances of
+    the interpolation window, which must be ours if they are there.
+
+    :param network: is changed, unless there is an error.
+    :param tensors: by name.
+    :param path: of the file, for messages.
+    :param backbone_only: the heads keep their initial values, whatever the file has for them; so
+        do the interpolation parameters if the file has none in the backbone.
+    :return: what the file did not give, and what of it was left out.
+    :raises CheckpointError: with every kind of difference, the first of each, and how many.
+    """
+    own = network.state_dict()
+    taken = {k: v for k, v in tensors.items() if not (backbone_only and _part(k) in _HEADS)}
+    unmasked = not any(name.endswith(_LAMBDA) for name in taken)
+    expected = {name for name in own if not name.endswith((_COUNTER, _DISTANCES))}
+    fresh: set[str] = set()
+    if backbone_only:
+        fresh = {k for k in expected if _part(k) in _HEADS or (unmasked and k.endswith(_LAMBDA))}
+    missing = sorted(expected - fresh - taken.keys())
+    unexpected = sorted(taken.keys() - own.keys())
+    common = sorted(taken.keys() & own.keys())
+    shapes = [name for name in common if taken[name].shape != own[name].shape]
+    kinds = [
+        name
+        for name in common
+        if taken[name].is_floating_point() != own[name].is_floating_point()
+        or taken[name].layout != torch.strided
+    ]
+    distances = [
+        name
+        for name in common
+        if name.endswith(_DISTANCES)
+        and name not in shapes + kinds
+        and not torch.equal(taken[name].to(own[name].dtype), own[name])
+    ]
+    wrong = [f'{k} is {tuple(taken[k].shape)}, expected {tuple(own[k].shape)}' for k in shapes]
+    dtypes = [f'{k} is {taken[k].dtype}, expected {own[k].dtype}' for k in kinds]
+    found = [
+        (missing, 'missing'),
+        (unexpected, 'unexpected'),
+        (wrong, 'of another shape'),
+        (dtypes, 'of another type'),
+        (distances, 'with other distances than those of our window'),
+    ]
+    if problems := [_listed(names, what) for names, what in found if names]:
+        config = network.config
+        masks = f'a window of {config.adaptivity.window}' if config.adaptivity else 'no masks'
+        raise CheckpointError(
+            f'{path}: expected {config.architecture} with {config.heads.value} heads, '
+            f'{config.class_count} classes and {masks}; got entries that are '
+            + '; '.join(problems)
+            + _explanation(
+                missing, unexpected, [taken[k] for k in shapes if k.endswith(_DISTANCES)]
+            )
+        )
+    network.load_state_dict(
+        {k: v for k, v in taken.items() if not k.endswith(_COUNTER)}, strict=False
+    )
+    fresh_lambdas = any(_part(name) not in _HEADS for name in fresh)
+    return Filled(
+        _parts(name for name in fresh if _part(name) in _HEADS)
+        + ([f'*{_LAMBDA}'] if fresh_lambdas else []),
+        _parts(tensors.keys() - taken.keys()),
+    )
+
+
+def _unpickle_tensors(path: Path) -> object:
+    if not path.is_file():
+        raise CheckpointError(f'weights not found: {path}')
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        if needed := re.search(r'GLOBAL ([\w.]+)', str(error)):
+            raise CheckpointError(
+                f'{path}: expected tensors alone, but the file needs {needed[1]}: '
+                'more than torch.load(weights_only=True) reads could run code, and is never read'
+            ) from error
+        raise CheckpointError(f'{path}: expected a PyTorch file of tensors alone') from error
+    except Exception as error:  # whatever a broken file makes of the reader
+        raise CheckpointError(
+            f'{path}: expected a PyTorch file ({_first_sentence(error)})'
+        ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return re.split(r'\.\s|\n', str(error) or type(error).__name__)[0]
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _part(name: str) -> str:
+    """Give the top-level module that an entry belongs to."""
+    return name.partition('.')[0]
+
+
+def _parts(names: Iterable[str]) -> list[str]:
+    return sorted({f'{_part(name)}.*' for name in names})
+
+
+def _listed(names: list[str], what: str) -> str:
+    shown = ', '.join(names[:_LISTED])
+    return f'{what} ({len(names)}): {shown}{", ..." if len(names) > _LISTED else ""}'
+
+
+def _explanation(missing: list[str], unexpected: list[str], distances: list[Tensor]) -> str:
+    """Say what the differences have in common, if they have."""
+    if distances and distances[0].dim() == 2:
+        return f' (the file has a window of {distances[0].shape[0]})'
+    if missing and not unexpected:
+        if all(name.endswith(_LAMBDA) for name in missing):
+            return ' (the file has no masks)'
+        if all(_part(name) in _HEADS or name.endswith(_LAMBDA) for name in missing):
+            return ' (the file lacks heads: take its backbone only)'
+    if unexpected and not missing:
+        if all(name.endswith((_LAMBDA, _DISTANCES)) for name in unexpected):
+            return ' (the file has masks)'
+    return ''
