@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# Compute threads that wait spin for some ten microseconds, long enough to find the next layer,
+# PyTorch's threads that wait spin for some ten microseconds, long enough to find the next layer,
 # then sleep, so that a message gets its core; read when torch is loaded.
 os.environ.setdefault('GOMP_SPINCOUNT', '20000')
 
