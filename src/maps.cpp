@@ -1,7 +1,6 @@
 #include "maps.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
