@@ -13,9 +13,10 @@ from samples import Bytes, blocks, write_sample, write_tree
 from torch.nn import functional
 
 from adpc_ros.labels import CAMVID, IGNORE_ID
-from adpc_ros.learning.datasets import CamVid, Sample
+from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.losses import exit_losses
 from adpc_ros.learning.metrics import Confusion
+from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.transforms import augment, crop, jitter
 from adpc_ros.street_samples import StreetSamples
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from adpc_ros.__main__ import main
 from adpc_ros.labels import CAMVID
 from adpc_ros.learning import train as training
-from adpc_ros.learning.datasets import CamVid, Sample
+from adpc_ros.learning.datasets import CamVid
+from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.train import TrainConfig, draw_batches, read_config, train
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity

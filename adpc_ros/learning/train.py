@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID, ClassSet
-from adpc_ros.learning.datasets import Sample, open_samples
+from adpc_ros.learning.datasets import open_samples
 from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.learning.losses import exit_losses
+from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.transforms import augment
 from adpc_ros.network import checkpoint
 from adpc_ros.network.anytime import AnytimeNetwork
