@@ -97,6 +97,18 @@ def save(
     partial.replace(path)
 
 
+def is_own(path: str | Path) -> bool:
+    """Tell whether a file is one that :func:`save` wrote, and not of tensors alone or another."""
+    path = Path(path)
+    if path.suffix != '.safetensors' or not path.is_file():
+        return False
+    try:
+        with safe_open(str(path), framework='pt') as file:
+            return 'format' in (file.metadata() or {}) and 'network' in file.metadata()
+    except (SafetensorError, OSError):
+        return False
+
+
 def load(path: str | Path) -> Checkpoint:
     """
     Read a network, in evaluation mode, on the CPU.
