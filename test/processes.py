@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import multiprocessing
 
-_SECONDS = 100
+_SECONDS = 200
 
 
 def free_port() -> int:

@@ -212,7 +212,7 @@ def test_masks_are_not_added_twice(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_safetensors_of_tensors_alone_are_read(tmp_path: Path) -> None:
     network = random_network(8)
     path = tmp_path / 'timm.safetensors'
-    save_file(imagenet(network), path)
+    save_file(imagenet(network), path, {'format': 'pt'})
     assert convert(path, '--backbone-only') == 0
     state = converted(path).network.state_dict()
     taken = parameters(network).items()

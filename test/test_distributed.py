@@ -30,6 +30,7 @@ from adpc_ros.learning.norms import SyncBatchNorm2d, average_norms, synchronise_
 from adpc_ros.network import checkpoint
 from adpc_ros.network.anytime import AnytimeNetwork
 
+pytestmark = pytest.mark.timeout(300)  # PyTorch takes long to start on a busy machine
 EXACT = {'rtol': 1e-10, 'atol': 1e-12}
 SHARES = (1, 3)  # images of processes 0 and 1
 
@@ -182,7 +183,7 @@ def test_two_processes_train_as_one(together: Path, tmp_path: Path, variant: str
     one, two = (torch.load(output / 'last.pt', weights_only=True) for output in outputs)
     assert one['network'].keys() == two['network'].keys()
     for name, value in one['network'].items():
-        torch.testing.assert_close(two['network'][name], value, rtol=1e-5, atol=1e-7, msg=name)
+        torch.testing.assert_close(two['network'][name], value, rtol=1e-6, atol=1e-8, msg=name)
     logs = [(output / 'log.jsonl').read_text().splitlines() for output in outputs]
     losses = [[json.loads(line)['loss'] for line in log] for log in logs]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-7)
@@ -229,7 +230,7 @@ def test_half_an_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
 # torchrun
 
 
-def torchrun(config: Path, seconds: float = 100) -> subprocess.CompletedProcess[str]:
+def torchrun(config: Path, seconds: float = 200) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
     command += ['--master-addr', '127.0.0.1', '--master-port', str(free_port())]
     command += ['-m', 'adpc_ros', 'train', '--config', str(config), '--threads', '1']
