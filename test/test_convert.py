@@ -159,7 +159,14 @@ def test_a_backbone_of_other_classes_keeps_its_interpolation(
 
 def test_our_own_file_keeps_what_is_not_asked_for(tmp_path: Path) -> None:
     adaptivity = Adaptivity(Criterion.ENTROPY, (0.5, 0.4, 0.3), window=5)
-    config = NetworkConfig('hrnet_tiny', Heads.REDESIGNED, 11, adaptivity, mean=(0.1, 0.2, 0.3))
+    config = NetworkConfig(
+        'hrnet_tiny',
+        Heads.REDESIGNED,
+        11,
+        adaptivity,
+        mean=(0.1, 0.2, 0.3),
+        temperatures=(2.0, 1.5, 1.25, 0.5),
+    )
     network = AnytimeNetwork(config)
     path = tmp_path / 'own.safetensors'
     checkpoint.save(path, network, CAMVID, {'licence': 'Apache-2.0'})
@@ -171,6 +178,8 @@ def test_our_own_file_keeps_what_is_not_asked_for(tmp_path: Path) -> None:
     assert_same_logits(network, loaded.network, random_image(64, 96))
     assert convert(path, '--threshold', '0.25') == 0
     assert converted(path).network.config.adaptivity.thresholds == (0.25,) * 3
+    assert convert(path, '--backbone-only') == 0
+    assert converted(path).network.config.temperatures == (1.0,) * 4, 'of heads that are new'
 
 
 @pytest.mark.parametrize('heads', [Heads.REDESIGNED, Heads.PLAIN])

@@ -127,4 +127,6 @@ def _config(
     config = NetworkConfig(options.network, heads, class_count, adaptivity)
     if own:
         config = replace(config, mean=own.network.config.mean, std=own.network.config.std)
+        if not options.backbone_only:  # new heads are not calibrated
+            config = replace(config, temperatures=own.network.config.temperatures)
     return config

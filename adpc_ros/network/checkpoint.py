@@ -59,7 +59,7 @@ def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
         raise ValueError(f'unknown keys {sorted(unknown)}: expected some of {sorted(known)}')
     adaptivity = values.pop('adaptivity', None)
     try:
-        for key in ('mean', 'std'):
+        for key in ('mean', 'std', 'temperatures'):
             if key in values:
                 values[key] = tuple(values[key])
         return NetworkConfig(
