@@ -176,7 +176,7 @@ class Simulation:
         try:
             if running.exits is None:
                 running.exits = iter(self._plan.segment(frame.image, self._adaptive))
-            computed = next(exit for exit in running.exits if exit is not None)
+            computed = next(done for done in running.exits if done is not None)
         except Exception as error:
             log.exception('segmenting frame %d failed', frame.tag.number)
             self._error = error
