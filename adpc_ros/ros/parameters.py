@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.node import Node
+from typing import TYPE_CHECKING, Any
 
 from adpc_ros.runtime.scheduler import Policy
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
 
 PRECISIONS = ('float32', 'bfloat16')
 
@@ -98,6 +98,9 @@ NAMES = frozenset(field.name for field in dataclasses.fields(Parameters))
 
 def declare(node: Node) -> None:
     """Declare all parameters on a node, with type, range and meaning."""
+    # here, so that a replay needs no ROS to check parameters
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
     for field in dataclasses.fields(Parameters):
         descriptor = ParameterDescriptor(description=field.metadata['meaning'])
         low, high = field.metadata['low'], field.metadata['high']
