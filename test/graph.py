@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import io
 import os
 import signal
 import subprocess
@@ -16,9 +17,14 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Duration, Time
+from PIL import Image as Pillow
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Bool
 
 from adpc_ros.msg import SegmentationStatus, Urgency
 
@@ -74,14 +80,17 @@ class NodeProcess:
 class Client:
     """A camera, an urgency monitor and a planner in one."""
 
-    def __init__(self, name: str = 'adpc') -> None:
+    def __init__(
+        self, name: str = 'adpc', image_type: type = Image, urgency_type: type = Urgency
+    ) -> None:
+        self._name = name
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self.node = Node('client', context=self._context)
         self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._image = self.node.create_publisher(Image, f'/{name}/input/image', BEST_EFFORT)
-        self._urgency = self.node.create_publisher(Urgency, f'/{name}/input/urgency', 10)
+        self._image = self.node.create_publisher(image_type, f'/{name}/input/image', BEST_EFFORT)
+        self._urgency = self.node.create_publisher(urgency_type, f'/{name}/input/urgency', 10)
         self.masks: list[Image] = []
         self.confidences: list[Image] = []
         self.statuses: list[SegmentationStatus] = []
@@ -132,6 +141,23 @@ class Client:
         self.wait(connected, 60)
         self.spin(1.0)  # the other side has to see the match, too
 
+    def call(self, kind: type, service: str, request: Any) -> Any:
+        """Call one of the node's services and give its response."""
+        client = self.node.create_client(kind, f'/{self._name}/{service}')
+        self.wait(client.service_is_ready, 60)
+        future = client.call_async(request)
+        self.wait(future.done, 60)
+        self.node.destroy_client(client)
+        return future.result()
+
+    def set_parameters(self, **values: Any) -> SetParametersResult:
+        """Set parameters of the node, all at once."""
+        messages = [
+            Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
+        ]
+        request = SetParametersAtomically.Request(parameters=messages)
+        return self.call(SetParametersAtomically, 'set_parameters_atomically', request).result
+
     def image(
         self, size: tuple[int, int] = (96, 128), encoding: str = 'rgb8', **fields: Any
     ) -> Image:
@@ -147,6 +173,25 @@ class Client:
             setattr(message, name, value)
         self._image.publish(message)
         return message
+
+    def compressed(self, kind: str = 'JPEG', size: tuple[int, int] = (96, 128)) -> CompressedImage:
+        """Publish a random picture as JPEG or PNG."""
+        self._stamp += 1
+        pixels = np.random.default_rng(self._stamp).integers(0, 256, (*size, 3), np.uint8)
+        buffer = io.BytesIO()
+        Pillow.fromarray(pixels).save(buffer, kind)
+        return self.send(CompressedImage(format=kind.lower(), data=buffer.getvalue()))
+
+    def send(self, message: Any) -> Any:
+        """Publish an image message as it is, with the present as its stamp if it has none."""
+        if message.header.stamp == Time():
+            message.header.stamp = self.node.get_clock().now().to_msg()
+        self._image.publish(message)
+        return message
+
+    def brake(self, now: bool) -> None:
+        """Publish a Bool as urgency."""
+        self._urgency.publish(Bool(data=now))
 
     def urgency(self, level: int, deadline_s: float = 0.0, hold_s: float = 0.0) -> Time:
         message = Urgency(level=level)

@@ -8,25 +8,16 @@ import re
 import yaml
 from shared import ROOT
 
-from adpc_ros.ros.parameters import Parameters
+from adpc_ros.ros.parameters import Parameters, table
 from adpc_ros.runtime.scheduler import StopReason
 
 README = (ROOT / 'README.md').read_text()
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Give the cells of the first table under a heading."""
-    section = README.split(f'## {heading}\n')[1].split('\n## ')[0]
-    lines = [line for line in section.splitlines() if line.startswith('|')]
-    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
-
-
-def test_the_parameter_table_has_every_parameter_with_its_default() -> None:
-    stated = {}
-    for names, defaults, _ in rows('Parameters'):
-        keys, values = re.findall('`([^`]+)`', names), re.findall('`([^`]+)`', defaults)
-        stated.update({key: yaml.safe_load(value) for key, value in zip(keys, values)})
-    assert stated == dataclasses.asdict(Parameters())
+def test_the_parameter_table_is_the_one_that_the_parameters_give() -> None:
+    begin, end = '<!-- python -m adpc_ros.ros.parameters -->\n', '<!-- end -->'
+    assert README.count(begin) == README.count(end) == 1
+    assert README.split(begin)[1].split(end)[0] == table(), 'print it anew and paste it'
 
 
 def test_the_parameter_file_states_the_defaults() -> None:

@@ -13,11 +13,11 @@ from networks import random_network
 
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.runtime.engine import Engine, Result
+from adpc_ros.runtime.engine import Deferred, Engine, Result
 from adpc_ros.runtime.images import render, to_input
 from adpc_ros.runtime.plan import ComputedExit
 from adpc_ros.runtime.program import compile_network
-from adpc_ros.runtime.scheduler import Level, Policy, StopReason
+from adpc_ros.runtime.scheduler import DropReason, Level, Policy, StopReason
 from adpc_ros.runtime.torch_plan import TorchPlan
 
 SIZE = (50, 70)
@@ -322,3 +322,57 @@ def test_many_frames_and_urgencies_from_two_threads_keep_the_books() -> None:
     tags = [r.frame.tag for r in recorder.results]
     assert tags == sorted(set(tags)) and len(tags) == engine.counters().segmented
     assert {StopReason.NEXT_FRAME, StopReason.URGENT} <= {r.reason for r in recorder.results}
+
+
+def test_only_frames_that_are_computed_are_decoded(
+    gated: tuple[Engine, GatedPlan], recorder: Recorder
+) -> None:
+    engine, plan = gated
+    decoded = []
+
+    def deferred(number: int) -> Deferred:
+        return Deferred(SIZE, lambda: (decoded.append(number), picture(number))[1])
+
+    engine.submit(deferred(1))
+    wait_for(lambda: decoded == [1])
+    engine.submit(deferred(2))  # replaced before it begins
+    engine.submit(deferred(3))
+    for _ in range(5):  # the first exit of the preempted frame, four of the last
+        plan.gates.release()
+    wait_for(lambda: len(recorder.results) == 2)
+    assert decoded == [1, 3]
+    for result, number in zip(recorder.results, decoded):
+        np.testing.assert_array_equal(result.frame.image, picture(number))
+
+
+def test_a_frame_that_cannot_be_decoded_counts_as_rejected_and_the_next_goes_on(
+    recorder: Recorder,
+) -> None:
+    def broken() -> np.ndarray:
+        raise ValueError('no image')
+
+    engine = Engine(plan_of(random_network(0)), on_result=recorder.on_result)
+    engine.submit(Deferred(SIZE, broken))
+    wait_for(lambda: engine.counters().dropped == 1)
+    engine.submit(picture())
+    wait_for(lambda: len(recorder.results) == 1)
+    engine.close()
+    assert recorder.results[0].reason is StopReason.FINISHED
+    assert engine.counters().drops[DropReason.INVALID] == 1
+
+
+def test_another_policy_counts_from_the_next_frame_on(
+    gated: tuple[Engine, GatedPlan], recorder: Recorder
+) -> None:
+    engine, plan = gated
+    engine.submit(picture())
+    run_exits(engine, plan, 1, 1)
+    engine.change_policy(Policy(max_exit=1), adaptive=False)
+    for _ in range(3):
+        plan.gates.release()
+    wait_for(lambda: len(recorder.results) == 1)
+    engine.submit(picture())
+    plan.gates.release()
+    wait_for(lambda: len(recorder.results) == 2)
+    assert [r.exit.exit_index for r in recorder.results] == [4, 1]
+    assert recorder.results[1].reason is StopReason.EXIT_LIMIT

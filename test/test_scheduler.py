@@ -339,6 +339,42 @@ def test_exits_after_the_seal_are_discarded() -> None:
     assert scheduler.counters.segmented == 1
 
 
+def test_another_policy_counts_from_the_next_frame_on() -> None:
+    scheduler = started(Policy(min_exit=2, max_exit=3), exits=1)
+    scheduler.change_policy(Policy(min_exit=1, max_exit=1, target_confidence=0.0))
+    assert scheduler.frame(2, 0.15, 0.15) == [], 'the running frame keeps its min_exit'
+    publish, _ = scheduler.exit_rendered(1, 2, 0.2, 1.0)
+    assert (publish.exit_index, publish.reason) == (2, StopReason.NEXT_FRAME)
+    assert scheduler.idle(1, 0.21) == [Start(2)]
+    publish, _ = scheduler.exit_rendered(2, 1, 0.3)
+    assert publish.reason == StopReason.EXIT_LIMIT
+
+
+def test_another_deadline_while_elevated_counts_from_the_next_frame_on() -> None:
+    scheduler = started(Policy(elevated_deadline_s=10.0), exits=1)
+    scheduler.urgency(Level.ELEVATED, 0.1)
+    scheduler.change_policy(Policy(elevated_deadline_s=0.05))
+    assert scheduler.tick(1.0) == []
+    for index in (2, 3, 4):
+        scheduler.exit_rendered(1, index, 1.0)
+    scheduler.idle(1, 1.0)
+    assert scheduler.frame(2, 2.0, 2.0) == [Start(2)]
+    publish, _ = scheduler.exit_rendered(2, 1, 2.06)
+    assert publish.reason == StopReason.DEADLINE
+
+
+def test_a_policy_for_other_exits_is_an_error() -> None:
+    with pytest.raises(ValueError, match='expected a policy for 4 exits, got 3'):
+        started().change_policy(Policy(exit_count=3, max_exit=3))
+
+
+def test_a_frame_that_proves_to_be_no_image_counts_as_invalid() -> None:
+    scheduler = started()
+    assert scheduler.failed(1, DropReason.INVALID) == [Drop(1, DropReason.INVALID)]
+    assert scheduler.idle(1, 0.1) == []
+    assert scheduler.counters.drops[DropReason.INVALID] == 1
+
+
 @pytest.mark.parametrize(
     'values',
     [

@@ -1,9 +1,11 @@
-"""The node's parameters: type, default, range and meaning, in this one place."""
+"""The node's parameters: type, default, range, meaning and when they count, in this one place."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,50 +13,99 @@ from adpc_ros.runtime.scheduler import Policy
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+    from rclpy.parameter import Parameter
 
-PRECISIONS = ('float32', 'bfloat16')
+LIVE = 'live: a change counts from the next frame on'
+AT_CONFIGURE = 'read when the node is configured'
 
 
-def _field(default: Any, meaning: str, low: float | None = None, high: float | None = None) -> Any:
-    return dataclasses.field(
-        default=default, metadata={'meaning': meaning, 'low': low, 'high': high}
-    )
+def _field(
+    default: Any,
+    meaning: str,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    choices: tuple[Any, ...] = (),
+    live: bool = False,
+) -> Any:
+    metadata = {'meaning': meaning, 'low': low, 'high': high, 'choices': choices, 'live': live}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Parameters:
     """
-    The node's parameters; they are read when the node is configured.
+    The node's parameters; those that are not live are read when the node is configured.
 
-    :raises ValueError: for a value outside its range.
+    :raises ValueError: for a value outside its range, or values that contradict each other.
     """
 
     weights: str = _field('', 'Weights file (.safetensors); empty for the packaged ones.')
     device: str = _field('cpu', 'Where to compute: cpu, cuda, or cuda:N.')
     threads: int = _field(0, 'Compute threads; 0 for one for each core.', 0, 1024)
     precision: str = _field(
-        'float32', 'Of weights and features: float32, or bfloat16 (faster where the CPU has it).'
+        'float32',
+        'Of weights and features: float32, or bfloat16 (faster where the CPU has it).',
+        choices=('float32', 'bfloat16'),
     )
     autostart: bool = _field(True, 'Configure and activate on start.')
-    adaptive: bool = _field(True, 'Let later exits skip pixels that are already confident.')
     warmup_height: int = _field(
-        360, 'Height of the image computed before the first frame.', 1, 8192
+        360,
+        "Height of the image computed before the first frame: the camera's, since the first "
+        'larger frame takes its memory (up to half a second at 1024x2048) and cannot be stopped '
+        'in that time.',
+        1,
+        8192,
     )
     warmup_width: int = _field(480, 'Width of that image, in pixels.', 1, 8192)
-    min_exit: int = _field(1, 'A newer frame or a deadline stops no frame before this exit.', 1, 4)
-    max_exit: int = _field(4, 'No frame goes beyond this exit.', 1, 4)
-    deadline_s: float = _field(0.0, "From a frame's stamp to its mask; 0 for none.", 0.0, 60.0)
+    compressed_input: bool = _field(
+        False, 'Subscribe to sensor_msgs/CompressedImage (JPEG, PNG) and not to Image.'
+    )
+    urgency_type: str = _field(
+        'urgency',
+        'Type of the urgency topic: adpc_ros/Urgency, or std_msgs/Bool (true: CRITICAL, false: '
+        'ROUTINE).',
+        choices=('urgency', 'bool'),
+    )
+    adaptive: bool = _field(
+        True, 'Let later exits skip pixels that are already confident.', live=True
+    )
+    min_exit: int = _field(
+        1, 'A newer frame or a deadline stops no frame before this exit.', 1, 4, live=True
+    )
+    max_exit: int = _field(4, 'No frame goes beyond this exit.', 1, 4, live=True)
+    deadline_s: float = _field(
+        0.0, "From a frame's stamp to its mask; 0 for none.", 0.0, 60.0, live=True
+    )
     target_confidence: float = _field(
-        1.0, 'A frame ends once its mean confidence is above; 1 never.', 0.0, 1.0
+        1.0, 'A frame ends once its mean confidence is above; 1 never.', 0.0, 1.0, live=True
     )
     elevated_deadline_s: float = _field(
         0.1,
         "From a frame's stamp to its mask while ELEVATED, if the message names none.",
         1e-3,
         60.0,
+        live=True,
     )
-    urgent_max_exit: int = _field(1, 'No frame begun while CRITICAL goes beyond this exit.', 1, 4)
-    max_age_s: float = _field(0.0, 'Older frames are dropped on arrival; 0 for none.', 0.0, 3600.0)
+    urgent_max_exit: int = _field(
+        1, 'No frame begun while CRITICAL goes beyond this exit.', 1, 4, live=True
+    )
+    max_age_s: float = _field(
+        0.0, 'Older frames are dropped on arrival; 0 for none.', 0.0, 3600.0, live=True
+    )
+    confidence_encoding: str = _field(
+        'mono8',
+        'Of the published confidence: mono8 (0-255 for 0-1), or 32FC1 (0-1, in the same steps).',
+        choices=('mono8', '32FC1'),
+        live=True,
+    )
+    output_scale: int = _field(
+        1,
+        'Mask and confidence in full (1), half (2) or quarter (4) resolution: every n-th pixel of '
+        'every n-th row, from the first on.',
+        choices=(1, 2, 4),
+        live=True,
+    )
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -66,14 +117,25 @@ class Parameters:
             )
             if low is not None and not low <= value <= high:
                 raise ValueError(f'{field.name}: expected {low} to {high}, got {value}')
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f'precision: expected one of {", ".join(PRECISIONS)}, got {self.precision!r}'
-            )
+            choices = field.metadata['choices']
+            if choices and value not in choices:
+                raise ValueError(
+                    f'{field.name}: expected one of {_listed(choices)}, got {value!r}'
+                )
         if self.min_exit > self.max_exit:
             raise ValueError(
                 f'expected min_exit <= max_exit, got {self.min_exit}, {self.max_exit}'
             )
+
+    def changed(self, values: dict[str, Any]) -> Parameters:
+        """
+        Give the parameters with live ones changed, all at once.
+
+        :raises ValueError: if one of them is not live, or the result is not valid.
+        """
+        if fixed := sorted(values.keys() - LIVE_NAMES):
+            raise ValueError(f'{", ".join(fixed)}: {AT_CONFIGURE}: deactivate and clean up first')
+        return dataclasses.replace(self, **values)
 
     def policy(self, exit_count: int) -> Policy:
         """
@@ -94,16 +156,23 @@ class Parameters:
 
 
 NAMES = frozenset(field.name for field in dataclasses.fields(Parameters))
+LIVE_NAMES = frozenset(f.name for f in dataclasses.fields(Parameters) if f.metadata['live'])
 
 
 def declare(node: Node) -> None:
-    """Declare all parameters on a node, with type, range and meaning."""
+    """Declare all parameters on a node, with type, range, meaning and when they count."""
     # here, so that a replay needs no ROS to check parameters
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
     for field in dataclasses.fields(Parameters):
-        descriptor = ParameterDescriptor(description=field.metadata['meaning'])
-        low, high = field.metadata['low'], field.metadata['high']
+        meta = field.metadata
+        constraints = [LIVE if meta['live'] else AT_CONFIGURE]
+        if meta['choices']:
+            constraints.insert(0, f'one of {_listed(meta["choices"])}')
+        descriptor = ParameterDescriptor(
+            description=meta['meaning'], additional_constraints='; '.join(constraints)
+        )
+        low, high = meta['low'], meta['high']
         if isinstance(field.default, float):
             descriptor.floating_point_range = [
                 FloatingPointRange(from_value=float(low), to_value=float(high))
@@ -125,3 +194,27 @@ def read(node: Node) -> Parameters:
             for field in dataclasses.fields(Parameters)
         }
     )
+
+
+def own(parameters: Iterable[Parameter]) -> dict[str, Any]:
+    """Give the values of those that are declared here, by name."""
+    return {p.name: p.value for p in parameters if p.name in NAMES}
+
+
+def table() -> str:
+    """Give the README's table of the parameters, in Markdown."""
+    lines = ['| parameter | default | live | meaning |', '|---|---|---|---|']
+    for field in dataclasses.fields(Parameters):
+        default = field.default if isinstance(field.default, str) else json.dumps(field.default)
+        default = default or '""'
+        live = 'yes' if field.metadata['live'] else ''
+        lines.append(f'| `{field.name}` | `{default}` | {live} | {field.metadata["meaning"]} |')
+    return '\n'.join(lines) + '\n'
+
+
+def _listed(choices: tuple[Any, ...]) -> str:
+    return ', '.join(str(choice) for choice in choices)
+
+
+if __name__ == '__main__':
+    print(table(), end='')

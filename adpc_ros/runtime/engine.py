@@ -38,16 +38,27 @@ from adpc_ros.runtime.scheduler import (
 log = logging.getLogger(__name__)
 
 
+class Deferred(NamedTuple):
+    """
+    An image that the worker decodes, once its frame's turn has come.
+
+    ``size`` (H, W) in pixels; ``decode`` gives (H, W, 3) uint8 RGB, or raises ValueError.
+    """
+
+    size: tuple[int, int]
+    decode: Callable[[], NDArray[np.uint8]]
+
+
 class Frame(NamedTuple):
     """
     One image on its way through the engine.
 
-    ``image`` (H, W, 3) uint8 RGB; ``tag`` is the caller's and is handed back; ``received_s`` and
-    ``captured_s`` are on the engine's clock.
+    ``image`` (H, W, 3) uint8 RGB, decoded once the frame has begun; ``tag`` is the caller's and
+    is handed back; ``received_s`` and ``captured_s`` are on the engine's clock.
     """
 
     frame_id: int
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] | Deferred
     tag: Any
     received_s: float
     captured_s: float
@@ -158,11 +169,14 @@ class Engine:
         for _ in self._plan.segment(np.zeros((*size, 3), np.uint8), self._adaptive):
             pass
 
-    def submit(self, image: NDArray[np.uint8], tag: Any = None, age_s: float = 0.0) -> int:
+    def submit(
+        self, image: NDArray[np.uint8] | Deferred, tag: Any = None, age_s: float = 0.0
+    ) -> int:
         """
         Hand in the newest frame and return at once; whatever this stops, the worker publishes.
 
-        :param image: (H, W, 3) uint8 RGB; not copied, so it must not be written to any more.
+        :param image: (H, W, 3) uint8 RGB; not copied, so it must not be written to any more. Or
+            one that is still to be decoded; if that fails, it counts as rejected.
         :param tag: handed back with the result.
         :param age_s: time since the frame was captured, in seconds.
         :return: the frame's id.
@@ -175,7 +189,10 @@ class Engine:
             self._frame_id += 1
             frame = Frame(self._frame_id, image, tag, now_s, now_s - age_s)
             self._frames[frame.frame_id] = frame
-            size = (image.shape[0], image.shape[1])
+            if isinstance(image, Deferred):
+                size = image.size
+            else:
+                size = (image.shape[0], image.shape[1])
             self._carry_out(self._scheduler.frame(frame.frame_id, now_s, frame.captured_s, size))
         return frame.frame_id
 
@@ -184,6 +201,17 @@ class Engine:
         with self._lock:
             self._frame_id += 1
             self._carry_out(self._scheduler.reject(self._frame_id))
+
+    def change_policy(self, policy: Policy, adaptive: bool) -> None:
+        """
+        Take another policy from the next frame on; the running one ends under its own.
+
+        :param adaptive: False computes every position.
+        :raises ValueError: if the policy is for another number of exits.
+        """
+        with self._lock:
+            self._scheduler.change_policy(policy)
+            self._adaptive = adaptive
 
     def urgency(
         self, level: Level, deadline_s: float = 0.0, hold_s: float = 0.0, stamp: Any = None
@@ -294,6 +322,8 @@ class Engine:
                 frame = self._frames.get(frame_id)
             try:
                 if frame is not None:  # else it was dropped before it began
+                    frame = self._decoded(frame)
+                if frame is not None:
                     self._segment(frame)
             except Exception as error:
                 log.exception('segmenting frame %d failed', frame_id)
@@ -305,7 +335,23 @@ class Engine:
                 self._carry_out(self._scheduler.idle(frame_id, time.monotonic()))
             self._flush()
 
+    def _decoded(self, frame: Frame) -> Frame | None:
+        """Give the frame with its pixels, None if it has none."""
+        if not isinstance(frame.image, Deferred):
+            return frame
+        try:
+            frame = frame._replace(image=frame.image.decode())
+        except ValueError:
+            with self._lock:
+                self._carry_out(self._scheduler.failed(frame.frame_id, DropReason.INVALID))
+            return None
+        with self._lock:
+            if frame.frame_id in self._frames:  # else it was dropped meanwhile
+                self._frames[frame.frame_id] = frame
+        return frame
+
     def _segment(self, frame: Frame) -> None:
+        assert not isinstance(frame.image, Deferred)
         for computed in self._plan.segment(frame.image, self._adaptive):
             if self._stopped():
                 return

@@ -163,6 +163,7 @@ class _Event(NamedTuple):
 @dataclass
 class _Running:
     frame_id: int
+    policy: Policy  # the one it began under
     captured_s: float
     exit_limit: int
     last_s: float  # when it was started or its latest exit was rendered
@@ -182,7 +183,7 @@ class Scheduler:
         self._running: _Running | None = None  # until the worker reports that it is idle
         self._level = Level.ROUTINE
         self._level_until_s = math.inf
-        self._elevated_deadline_s = policy.elevated_deadline_s
+        self._elevated_deadline_s = 0.0  # as the message says; 0 for the policy's
         self._expected_s = [0.0] * policy.exit_count  # to compute each exit after the one before
         self._size = (0, 0)
 
@@ -209,9 +210,21 @@ class Scheduler:
         running = self._running
         if running is None:
             return actions + self._start(now_s)
-        if not running.sealed and running.exits >= self.policy.min_exit:
+        if not running.sealed and running.exits >= running.policy.min_exit:
             actions += self._seal(StopReason.NEXT_FRAME, now_s, _Event(now_s, None))
         return actions
+
+    def change_policy(self, policy: Policy) -> None:
+        """
+        Take another policy from the next frame on; the running one ends under its own.
+
+        :raises ValueError: if it is for another number of exits.
+        """
+        if policy.exit_count != self.policy.exit_count:
+            raise ValueError(
+                f'expected a policy for {self.policy.exit_count} exits, got {policy.exit_count}'
+            )
+        self.policy = policy
 
     def reject(self, frame_id: int) -> list[Action]:
         """Count a message that is not an image which can be segmented."""
@@ -238,7 +251,7 @@ class Scheduler:
         step_up = level is Level.CRITICAL and self.level(now_s) is not Level.CRITICAL
         self._level = level
         self._level_until_s = now_s + hold_s if hold_s > 0 else math.inf
-        self._elevated_deadline_s = deadline_s or self.policy.elevated_deadline_s
+        self._elevated_deadline_s = deadline_s
         running = self._running
         if running is None or running.sealed:
             return []
@@ -270,7 +283,7 @@ class Scheduler:
         if running.sealed:
             return []
         running.exits = exit_index
-        policy, waiting = self.policy, self._waiting
+        policy, waiting = running.policy, self._waiting
         if running.urgent is not None:
             return self._seal(StopReason.URGENT, now_s, running.urgent)
         if exit_index == policy.exit_count:
@@ -285,13 +298,17 @@ class Scheduler:
             return self._seal(StopReason.CONFIDENT, now_s)
         return []
 
-    def failed(self, frame_id: int) -> list[Action]:
-        """Take note that computing a frame raised an error; it is dropped if it is still due."""
+    def failed(self, frame_id: int, reason: DropReason = DropReason.FAILED) -> list[Action]:
+        """
+        Take note that a frame cannot be computed; it is dropped if it is still due.
+
+        :param reason: FAILED, or INVALID if it proved to be no image when it was decoded.
+        """
         running = self._running
         if running is None or running.frame_id != frame_id or running.sealed:
             return []
         running.sealed = True
-        return [self._drop(frame_id, DropReason.FAILED)]
+        return [self._drop(frame_id, reason)]
 
     def idle(self, frame_id: int, now_s: float) -> list[Action]:
         """Take note that the worker has let go of a frame, and start the newest one."""
@@ -339,14 +356,16 @@ class Scheduler:
     # Decisions
 
     def _deadline_s(self, running: _Running, now_s: float) -> float:
-        deadline_s = self.policy.deadline_s
+        policy = running.policy
+        deadline_s = policy.deadline_s
         if self.level(now_s) is Level.ELEVATED:
-            deadline_s = min(deadline_s, self._elevated_deadline_s)
+            elevated_s = self._elevated_deadline_s or policy.elevated_deadline_s
+            deadline_s = min(deadline_s, elevated_s)
         return running.captured_s + deadline_s
 
     def _is_late(self, running: _Running, now_s: float) -> bool:
         """Say whether the frame may stop and its next exit would miss the deadline."""
-        if running.exits < self.policy.min_exit:
+        if running.exits < running.policy.min_exit:
             return False
         next_exit_s = max(now_s, running.last_s + self._expected_s[running.exits])
         return next_exit_s + _PUBLISH_S > self._deadline_s(running, now_s)
@@ -363,7 +382,7 @@ class Scheduler:
         if critical:
             limit = min(limit, self.policy.urgent_max_exit)
         self._waiting = None
-        self._running = _Running(waiting.frame_id, waiting.captured_s, limit, now_s)
+        self._running = _Running(waiting.frame_id, self.policy, waiting.captured_s, limit, now_s)
         return [Start(waiting.frame_id)]
 
     def _seal(self, reason: StopReason, now_s: float, event: _Event | None = None) -> list[Action]:

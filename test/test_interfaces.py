@@ -1,0 +1,427 @@
+"""
+Every input, output and live parameter of the node, over real DDS.
+
+Two nodes run side by side: /front/adpc as it comes, /rear/adpc with everything else (compressed
+images, Bool urgency, other qualities of service, simulated time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from graph import BEST_EFFORT, NODE, Client, NodeProcess
+from networks import random_network
+from rcl_interfaces.srv import DescribeParameters, GetParameters
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Bool
+
+from adpc_ros.labels import CAMVID
+from adpc_ros.msg import SegmentationStatus, Urgency
+from adpc_ros.network import checkpoint
+from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.pictures import overlay
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+QOS = 'qos_overrides./rear/adpc/'
+DEFAULTS = {
+    'min_exit': 1,
+    'max_exit': 4,
+    'confidence_encoding': 'mono8',
+    'output_scale': 1,
+    'adaptive': True,
+}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny random weights lie in it; an image takes a few milliseconds."""
+    folder = tmp_path_factory.mktemp('interfaces')
+    network = random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
+    checkpoint.save(folder / 'tiny.safetensors', network, CAMVID, {})
+    return folder
+
+
+def in_namespace(name: str) -> list[str]:
+    return [*NODE, '--ros-args', '-r', f'__ns:=/{name}']
+
+
+@pytest.fixture(scope='module')
+def nodes(folder: Path) -> Iterator[tuple[NodeProcess, NodeProcess]]:
+    weights = f'weights:={folder / "tiny.safetensors"}'
+    special = (
+        'compressed_input:=true',
+        'urgency_type:=bool',
+        'use_sim_time:=true',
+        f'{QOS}input/image.subscription.reliability:=reliable',
+        f'{QOS}output/mask.publisher.reliability:=best_effort',
+        f'{QOS}output/mask.publisher.depth:=2',
+    )
+    with (
+        NodeProcess(folder, weights, command=in_namespace('front')) as front,
+        NodeProcess(folder, weights, *special, command=in_namespace('rear')) as rear,
+    ):
+        yield front, rear
+
+
+@pytest.fixture(scope='module')
+def front_client(nodes: tuple[NodeProcess, NodeProcess]) -> Iterator[Client]:
+    client = Client('front/adpc')
+    client.connect(nodes[0])
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def front(front_client: Client, nodes: tuple[NodeProcess, NodeProcess]) -> Client:
+    """A client of the node as it comes; what it has received is forgotten for each test."""
+    assert front_client.set_parameters(**DEFAULTS).successful
+    forget(front_client)
+    yield front_client
+    assert nodes[0].process.poll() is None and 'Traceback' not in nodes[0].log()
+
+
+class Rear(Client):
+    """A client of the other node; it sends the time, too."""
+
+    def __init__(self) -> None:
+        super().__init__('rear/adpc', CompressedImage, Bool)
+        reliable = QoSProfile(depth=5)
+        self.node.destroy_publisher(self._image)
+        self._image = self.node.create_publisher(
+            CompressedImage, '/rear/adpc/input/image', reliable
+        )
+        self.loose_masks: list[Image] = []
+        self.node.create_subscription(
+            Image, '/rear/adpc/output/mask', self.loose_masks.append, BEST_EFFORT
+        )
+        self._clock = self.node.create_publisher(Clock, '/clock', 10)
+
+    def tick(self, second: int) -> None:
+        self._clock.publish(Clock(clock=Time(sec=second)))
+        self.spin(0.1)
+
+
+@pytest.fixture(scope='module')
+def rear_client(nodes: tuple[NodeProcess, NodeProcess]) -> Iterator[Rear]:
+    client = Rear()
+    client.wait(lambda: client.node.count_publishers('/rear/adpc/output/status'), 60)
+    client.wait(lambda: client._image.get_subscription_count(), 60)
+    client.spin(1.0)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def rear(rear_client: Rear, nodes: tuple[NodeProcess, NodeProcess]) -> Rear:
+    forget(rear_client)
+    rear_client.loose_masks.clear()
+    yield rear_client
+    assert nodes[1].process.poll() is None and 'Traceback' not in nodes[1].log()
+
+
+def forget(client: Client) -> None:
+    for received in (client.masks, client.confidences, client.statuses, client.order):
+        received.clear()
+
+
+def segmented(client: Client, publish: Callable[[], Any], count: int = 1) -> Any:
+    """Publish a frame, wait until all of its outputs are there, and give what was sent."""
+    before = len(client.statuses)
+    sent = publish()
+    client.wait(
+        lambda: (
+            len(client.statuses) == len(client.masks) == len(client.confidences) == before + count
+        )
+    )
+    return sent
+
+
+def settled(client: Client, last: Image) -> SegmentationStatus:
+    """Wait for all outputs of the last frame, when nothing is in flight any more."""
+    client.wait(lambda: client.statuses and client.statuses[-1].header == last.header)
+    client.wait(lambda: len(client.masks) == len(client.confidences) == len(client.statuses))
+    return client.statuses[-1]
+
+
+def pixels(image: Image) -> np.ndarray:
+    kind = {'mono8': np.uint8, 'rgb8': np.uint8, '32FC1': np.float32}[image.encoding]
+    return np.frombuffer(image.data, kind).reshape(image.height, image.width, -1).squeeze()
+
+
+def subscribed(client: Client, kind: type, topic: str, qos: QoSProfile) -> list[Any]:
+    """Give a list that fills, once the topic has found its other end."""
+    received: list[Any] = []
+    subscription = client.node.create_subscription(
+        kind, f'/{client._name}/{topic}', received.append, qos
+    )
+    client.wait(lambda: client.node.count_publishers(subscription.topic_name))
+    client.spin(0.5)
+    return received
+
+
+# Outputs
+
+
+def test_scaled_outputs_are_every_nth_pixel_and_the_calibration_fits_them(front: Client) -> None:
+    infos = subscribed(front, CameraInfo, 'output/camera_info', QoSProfile(depth=5))
+    sent = segmented(front, lambda: front.image((97, 130)))
+    front.spin(0.2)
+    assert infos == [], 'none came in'
+    camera = front.node.create_publisher(CameraInfo, '/front/adpc/input/camera_info', BEST_EFFORT)
+    front.wait(camera.get_subscription_count)
+    info = CameraInfo(height=97, width=130, d=[0.1] * 5)
+    info.k[[0, 2, 4, 5, 8]] = 100.0, 64.0, 100.0, 48.0, 1.0
+    for scale in (1, 2, 4):
+        assert front.set_parameters(output_scale=scale).successful
+        camera.publish(info)
+        front.spin(0.2)
+        segmented(front, lambda: front.send(sent))  # the same image again
+        front.wait(lambda scale=scale: len(infos) == (1, 2, 4).index(scale) + 1)
+        full_mask, full_confidence = pixels(front.masks[0]), pixels(front.confidences[0])
+        np.testing.assert_array_equal(pixels(front.masks[-1]), full_mask[::scale, ::scale])
+        np.testing.assert_array_equal(
+            pixels(front.confidences[-1]), full_confidence[::scale, ::scale]
+        )
+        got = infos[-1]
+        assert got.header == front.masks[-1].header == sent.header
+        assert (got.height, got.width) == (front.masks[-1].height, front.masks[-1].width)
+        assert (got.k[0], got.k[2], got.k[5]) == (100 / scale, 64 / scale, 48 / scale)
+    assert len(infos) == 3
+    segmented(front, lambda: front.image((64, 64)))  # not this camera's
+    front.spin(0.2)
+    assert len(infos) == 3
+    front.node.destroy_publisher(camera)
+
+
+def test_confidence_is_a_float_on_request(front: Client) -> None:
+    sent = segmented(front, front.image)
+    assert front.set_parameters(confidence_encoding='32FC1').successful
+    segmented(front, lambda: front.send(sent))
+    eight_bits, floats = front.confidences
+    assert (floats.encoding, floats.step) == ('32FC1', 4 * floats.width)
+    np.testing.assert_allclose(pixels(floats), pixels(eight_bits) / 255, atol=1e-6)
+    assert front.masks[0].data == front.masks[1].data
+
+
+def test_an_overlay_is_made_only_while_somebody_looks(front: Client) -> None:
+    sent = segmented(front, front.image)
+    overlays = subscribed(front, Image, 'debug/overlay', BEST_EFFORT)
+    assert overlays == []
+    segmented(front, lambda: front.send(sent))
+    front.wait(lambda: len(overlays) == 1)
+    assert (overlays[0].encoding, overlays[0].header) == ('rgb8', sent.header)
+    expected = overlay(pixels(sent), pixels(front.masks[-1]), CAMVID)
+    np.testing.assert_array_equal(pixels(overlays[0]), expected)
+
+
+def test_class_names_are_in_a_parameter_that_cannot_be_set(front: Client) -> None:
+    request = GetParameters.Request(names=['class_names'])
+    (value,) = front.call(GetParameters, 'get_parameters', request).values
+    assert tuple(value.string_array_value) == CAMVID.names
+    refused = front.set_parameters(class_names=['cat', 'dog'])
+    assert not refused.successful and 'cannot be set' in refused.reason
+
+
+def test_who_comes_late_still_gets_the_class_names(front: Client) -> None:
+    label_info = pytest.importorskip('vision_msgs.msg').LabelInfo
+    segmented(front, front.image)
+    received = subscribed(front, label_info, 'output/label_info', LATCHED)
+    front.wait(lambda: received)
+    assert [(c.class_id, c.class_name) for c in received[0].class_map] == list(
+        enumerate(CAMVID.names)
+    )
+    assert received[0].threshold == pytest.approx(0.6)
+
+
+def test_peers_of_either_reliability_get_every_mask_from_when_they_came(front: Client) -> None:
+    segmented(front, front.image)
+    loose = subscribed(front, Image, 'output/mask', BEST_EFFORT)
+    firm = subscribed(front, Image, 'output/mask', QoSProfile(depth=5))
+    for _ in range(3):
+        segmented(front, front.image)
+    front.wait(lambda: len(loose) == len(firm) == 3)
+    assert [m.header for m in loose] == [m.header for m in firm]
+
+
+# Parameters
+
+
+def test_live_parameters_count_from_the_next_frame_on(front: Client) -> None:
+    segmented(front, front.image)
+    assert front.set_parameters(max_exit=2).successful
+    segmented(front, front.image)
+    assert front.set_parameters(max_exit=4, min_exit=3, adaptive=False).successful
+    segmented(front, front.image)
+    first, limited, dense = front.statuses
+    assert (first.exit_index, first.stop_reason) == (4, SegmentationStatus.FINISHED)
+    assert (limited.exit_index, limited.stop_reason) == (2, SegmentationStatus.EXIT_LIMIT)
+    assert (dense.exit_index, dense.stop_reason) == (4, SegmentationStatus.FINISHED)
+    assert dense.gimac > first.gimac
+
+
+def test_what_cannot_be_is_refused_as_a_whole_and_says_what_was_expected(front: Client) -> None:
+    for values, reason in (
+        ({'min_exit': 3, 'max_exit': 2}, 'expected min_exit <= max_exit, got 3, 2'),
+        ({'output_scale': 3, 'max_exit': 1}, 'output_scale: expected one of 1, 2, 4, got 3'),
+        ({'max_exit': 1, 'threads': 2}, 'threads: read when the node is configured'),
+        ({'max_exit': 9}, 'max_exit'),
+    ):
+        refused = front.set_parameters(**values)
+        assert not refused.successful and reason in refused.reason
+    segmented(front, front.image)
+    assert front.statuses[0].exit_index == 4, 'nothing of it was taken'
+    names = ['max_exit', 'threads']
+    request = DescribeParameters.Request(names=names)
+    live, fixed = front.call(DescribeParameters, 'describe_parameters', request).descriptors
+    assert 'live' in live.additional_constraints
+    assert 'read when the node is configured' in fixed.additional_constraints
+
+
+# Load
+
+
+def test_a_flood_of_frames_is_counted_to_the_last(front: Client) -> None:
+    start = segmented(front, front.image) and front.statuses[-1].frames_received
+    for _ in range(200):
+        front.image((32, 64))
+        front.spin(0.005)
+    front.spin(0.5)
+    last = settled(front, front.image((32, 64)))
+    assert last.frames_received == last.frames_segmented + last.frames_dropped
+    # best effort: what the middleware itself lost was never received
+    assert 100 <= last.frames_received - start <= 201
+    stamps = [(s.header.stamp.sec, s.header.stamp.nanosec) for s in front.statuses]
+    assert stamps == sorted(set(stamps))
+    assert [m.header for m in front.masks] == [s.header for s in front.statuses]
+
+
+def test_a_storm_of_urgency_leaves_one_result_for_each_frame(front: Client) -> None:
+    for i in range(100):
+        front.urgency((Urgency.CRITICAL, Urgency.ROUTINE, Urgency.ELEVATED)[i % 3], 0.5)
+        if i % 4 == 0:
+            front.image()
+        front.spin(0.003)
+    front.urgency(Urgency.ROUTINE)
+    front.spin(0.5)
+    last = settled(front, front.image())
+    stamps = [(s.header.stamp.sec, s.header.stamp.nanosec) for s in front.statuses]
+    assert len(stamps) == len(set(stamps)) == len(front.masks) == len(front.confidences)
+    assert last.stop_reason == SegmentationStatus.FINISHED
+    assert last.urgency == Urgency.ROUTINE
+    assert last.frames_received == last.frames_segmented + last.frames_dropped
+
+
+def test_a_camera_that_starts_again_is_heard(front: Client) -> None:
+    segmented(front, front.image)
+    front.node.destroy_publisher(front._image)
+    front.spin(0.2)
+    front._image = front.node.create_publisher(Image, '/front/adpc/input/image', BEST_EFFORT)
+    front.wait(front._image.get_subscription_count)
+    front.spin(0.5)
+    segmented(front, front.image)
+    assert len(front.masks) == 2
+
+
+# The other node
+
+
+def test_nodes_in_two_namespaces_answer_only_their_own_frames(front: Client, rear: Rear) -> None:
+    sent = segmented(front, front.image)
+    rear.spin(0.3)
+    assert rear.statuses == [] and front.statuses[0].header == sent.header
+    rear.compressed()
+    rear.wait(lambda: len(rear.statuses) == 1)
+    front.spin(0.3)
+    assert len(front.statuses) == 1
+
+
+def rear_frame(rear: Rear, publish: Callable[[], Any]) -> Any:
+    before = len(rear.statuses)
+    sent = publish()
+    rear.wait(lambda: len(rear.statuses) == len(rear.loose_masks) == before + 1)
+    return sent
+
+
+def test_compressed_images_are_segmented_and_broken_ones_counted(
+    rear: Rear, nodes: tuple[NodeProcess, NodeProcess]
+) -> None:
+    for kind in ('JPEG', 'PNG'):
+        sent = rear_frame(rear, lambda kind=kind: rear.compressed(kind))
+        assert rear.loose_masks[-1].header == sent.header
+        assert (rear.loose_masks[-1].height, rear.loose_masks[-1].width) == (96, 128)
+    before = rear.statuses[-1]
+    whole = rear.compressed('PNG')
+    rear.wait(lambda: len(rear.statuses) == 3)
+    for data in (b'', b'garbage' * 99, whole.data[: len(whole.data) // 2]) * 2:
+        rear.send(CompressedImage(header=whole.header, format='png', data=data))
+        rear.spin(0.1)
+    rear_frame(rear, rear.compressed)
+    last = rear.statuses[-1]
+    assert last.frames_dropped - before.frames_dropped == 6
+    assert last.frames_segmented - before.frames_segmented == 2
+    log = nodes[1].log()
+    assert log.count('expected JPEG or PNG') + log.count('broken PNG') == 1
+    assert log.count('image dropped: ') == 1
+
+
+def test_a_bool_is_an_urgency(rear: Rear) -> None:
+    rear.tick(1000)
+    rear.brake(True)
+    rear.spin(0.2)
+    rear_frame(rear, rear.compressed)
+    limited = rear.statuses[-1]
+    assert (limited.stop_reason, limited.exit_index) == (SegmentationStatus.EXIT_LIMIT, 1)
+    assert limited.urgency == Urgency.CRITICAL
+    rear.brake(False)
+    rear.spin(0.2)
+    rear_frame(rear, rear.compressed)
+    assert rear.statuses[-1].stop_reason == SegmentationStatus.FINISHED
+
+
+def test_a_quality_of_service_that_was_overridden_is_in_force(rear: Rear) -> None:
+    (image,) = rear.node.get_subscriptions_info_by_topic('/rear/adpc/input/image')
+    assert image.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    (mask,) = rear.node.get_publishers_info_by_topic('/rear/adpc/output/mask')
+    assert mask.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    (status,) = rear.node.get_publishers_info_by_topic('/rear/adpc/output/status')
+    assert status.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    rear_frame(rear, rear.compressed)
+    assert rear.masks == [], 'a reliable peer does not match a best-effort publisher'
+
+
+def test_a_bag_that_loops_under_simulated_time_is_processed(
+    rear: Rear, nodes: tuple[NodeProcess, NodeProcess]
+) -> None:
+    logged = len(nodes[1].log())
+
+    def frame(second: int) -> SegmentationStatus:
+        def publish() -> Any:
+            image = CompressedImage(format='png', data=whole.data)
+            image.header.stamp.sec = second
+            return rear.send(image)
+
+        rear_frame(rear, publish)
+        return rear.statuses[-1]
+
+    rear.tick(500)
+    whole = rear_frame(rear, lambda: rear.compressed('PNG'))
+    for second in (100, 101, 100, 101):
+        rear.tick(second)
+        status = frame(second)
+        assert status.header.stamp.sec == second
+        assert 0 <= status.latency.sec < 5, 'on the clock that the bag plays'
+    paused = frame(101)  # the clock stands still
+    assert 0 <= paused.latency.sec < 5
+    assert frame(100).stop_reason == SegmentationStatus.FINISHED  # the clock is not back yet
+    assert 'is use_sim_time missing' not in nodes[1].log()
+    far = frame(5000)
+    assert far.stop_reason == SegmentationStatus.FINISHED
+    assert nodes[1].log()[logged:].count('/clock come from the same source') <= 1
+    assert nodes[1].log().count('/clock come from the same source') == 1
