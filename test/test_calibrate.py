@@ -86,7 +86,7 @@ def test_thresholds_save_what_they_can_without_losing_more(
 ) -> None:
     dense = evaluate(network, samples, adaptive=False, progress=False)
     least = dense.miou[-1] - 0.1
-    found = fit_thresholds(network, samples, least, progress=False)
+    found = fit_thresholds(network, samples, least, each_exit=True, progress=False)
     assert found != (1.0,) * 3 and set(found) <= set(THRESHOLDS)
     result = evaluate(with_thresholds(network, found), samples, progress=False)
     assert result.miou[-1] >= least
@@ -97,6 +97,18 @@ def test_thresholds_save_what_they_can_without_losing_more(
             lower = (THRESHOLDS[place], *found[1:])
             again = evaluate(with_thresholds(network, lower), samples, progress=False)
             assert again.miou[-1] < least
+
+
+def test_one_threshold_for_all_exits_is_the_lowest_that_holds(
+    network: AnytimeNetwork, samples: CamVid
+) -> None:
+    dense = evaluate(network, samples, adaptive=False, progress=False)
+    least = 0.4 * dense.miou[-1]
+    found = fit_thresholds(network, samples, least, progress=False)
+    assert len(set(found)) == 1 and found[0] < 1.0
+    for threshold in THRESHOLDS[: THRESHOLDS.index(found[0]) + 2]:
+        result = evaluate(with_thresholds(network, (threshold,) * 3), samples, progress=False)
+        assert (result.miou[-1] >= least) == (threshold >= found[0])
 
 
 def test_an_accuracy_out_of_reach_leaves_masks_off(

@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         'calibrate',
         help='fit temperatures and thresholds on images that training has not seen',
-        description='Fit thresholds (the cheapest that cost the last exit at most --most-loss) '
+        description='Fit a threshold (the lowest that costs the last exit at most --most-loss) '
         'and temperatures (so that a confidence says how often it is right), and write weights '
         'that carry them.',
     )
@@ -35,6 +35,11 @@ def add(commands: Commands) -> None:
         default=0.2,
         metavar='P',
         help='percentage points of mean IoU that masks may cost (0.2)',
+    )
+    parser.add_argument(
+        '--each-exit',
+        action='store_true',
+        help="lower each exit's own threshold as well; with some dozens of images it fits noise",
     )
     parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
     add_json(parser)
@@ -61,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
         )
     if options.threads:
         torch.set_num_threads(options.threads)
-    fitted = calibrate(loaded.network, samples, options.most_loss / 100)
+    fitted = calibrate(loaded.network, samples, options.most_loss / 100, options.each_exit)
     config = fitted.network.config
     thresholds = config.adaptivity.thresholds if config.adaptivity else ()
     info = {

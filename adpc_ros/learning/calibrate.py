@@ -67,6 +67,7 @@ def calibrate(
     network: AnytimeNetwork,
     samples: LabelledImages,
     most_loss: float = 0.002,
+    each_exit: bool = False,
     progress: bool = True,
 ) -> Calibration:
     """
@@ -76,12 +77,13 @@ def calibrate(
         fitted.
     :param samples: images that the network was not trained on.
     :param most_loss: mean IoU (0 to 1) that masks may cost at the last exit.
+    :param each_exit: as in :func:`fit_thresholds`.
     :return: a network with the same parameters and the fitted values in its configuration.
     """
     without_masks = evaluate(network, samples, adaptive=False, progress=progress)
     if network.config.adaptivity is not None:
         least_miou = without_masks.miou[-1] - most_loss
-        thresholds = fit_thresholds(network, samples, least_miou, progress)
+        thresholds = fit_thresholds(network, samples, least_miou, each_exit, progress)
         network = with_thresholds(network, thresholds)
     temperatures = fit_temperatures(network, samples, progress)
     network = copy.copy(network)
@@ -91,22 +93,28 @@ def calibrate(
 
 
 def fit_thresholds(
-    network: AnytimeNetwork, samples: LabelledImages, least_miou: float, progress: bool = True
+    network: AnytimeNetwork,
+    samples: LabelledImages,
+    least_miou: float,
+    each_exit: bool = False,
+    progress: bool = True,
 ) -> tuple[float, float, float]:
     """
     Search the cheapest thresholds that keep a given accuracy, by descent.
 
-    First one threshold for all exits goes down :data:`THRESHOLDS` as far as it can, then one
-    exit's after the other, the last first, since its masks rule most of the network.
+    One threshold for all exits goes down :data:`THRESHOLDS` as far as it can; then, if wanted,
+    one exit's after the other, the last first, since its masks rule most of the network.
 
     :param network: in evaluation mode, with adaptivity.
     :param least_miou: mean IoU of the last exit that must be reached, 0 to 1.
+    :param each_exit: also lower each exit's own threshold. It needs many images: some dozens
+        allow thresholds that fit these images alone.
     :return: a threshold for each exit but the last; all 1.0 (no masks) if nothing holds.
     :raises ValueError: as :func:`with_thresholds`.
     """
     best = (THRESHOLDS[0],) * 3
     with tqdm(desc='thresholds tried', disable=not progress) as bar:
-        for lowered in ((0, 1, 2), (2,), (1,), (0,)):
+        for lowered in ((0, 1, 2), (2,), (1,), (0,)) if each_exit else ((0, 1, 2),):
             while True:
                 first, second, third = (
                     _next_lower(t) if i in lowered else t for i, t in enumerate(best)
