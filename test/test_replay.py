@@ -203,11 +203,11 @@ def test_the_status_is_filled_as_the_node_fills_it(
 ) -> None:
     from std_msgs.msg import Header
 
-    from adpc_ros.ros.node import SegmentationNode
+    from adpc_ros.ros.outputs import Outputs
 
     _, results = play(tmp_path, shots, plan=FakePlan(fail_at=2), deadline_s=0.04, min_exit=3)
     assert {result.reason.name for result in results} >= {'FAILED'}
-    node = SimpleNamespace(_exit_count=4, _identity='net@1')
+    node = SimpleNamespace(network=SimpleNamespace(exit_count=4, identity="net@1"))
     for result in results:
         now_s = result.exit.time_s + 0.001 if result.exit else 0.3
         mine = Messages().status(result, now_s, 4, 'net@1')
@@ -219,7 +219,7 @@ def test_the_status_is_filled_as_the_node_fills_it(
             frame._replace(tag=Header()), decision, *(getattr(result, f) for f in _REST)
         )
         monkeypatch.setattr(time, 'monotonic', lambda now_s=now_s: now_s)
-        theirs = SegmentationNode._status_of(node, theirs_of)  # type: ignore[arg-type]
+        theirs = Outputs._status_of(node, theirs_of)  # type: ignore[arg-type]
         monkeypatch.undo()
         for name in theirs.get_fields_and_field_types():
             if name != 'header':

@@ -15,7 +15,7 @@ from itertools import accumulate
 
 from adpc_ros.network.macs import GI
 from adpc_ros.replay.source import FAR_OFF_S, Arrival, FrameArrival, UrgencyArrival
-from adpc_ros.runtime.engine import Frame, RenderedExit, Result
+from adpc_ros.runtime.engine import Deferred, Frame, RenderedExit, Result
 from adpc_ros.runtime.plan import ComputedExit, Plan
 from adpc_ros.runtime.scheduler import (
     Action,
@@ -175,6 +175,7 @@ class Simulation:
         frame = running.frame
         try:
             if running.exits is None:
+                assert not isinstance(frame.image, Deferred)  # decoded when it arrived
                 running.exits = iter(self._plan.segment(frame.image, self._adaptive))
             computed = next(done for done in running.exits if done is not None)
         except Exception as error:
