@@ -207,7 +207,7 @@ def test_the_status_is_filled_as_the_node_fills_it(
 
     _, results = play(tmp_path, shots, plan=FakePlan(fail_at=2), deadline_s=0.04, min_exit=3)
     assert {result.reason.name for result in results} >= {'FAILED'}
-    node = SimpleNamespace(network=SimpleNamespace(exit_count=4, identity="net@1"))
+    node = SimpleNamespace(network=SimpleNamespace(exit_count=4, identity='net@1'))
     for result in results:
         now_s = result.exit.time_s + 0.001 if result.exit else 0.3
         mine = Messages().status(result, now_s, 4, 'net@1')
