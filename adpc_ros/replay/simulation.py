@@ -15,7 +15,8 @@ from itertools import accumulate
 
 from adpc_ros.network.macs import GI
 from adpc_ros.replay.source import FAR_OFF_S, Arrival, FrameArrival, UrgencyArrival
-from adpc_ros.runtime.engine import Deferred, Frame, RenderedExit, Result
+from adpc_ros.runtime.deferred import Deferred
+from adpc_ros.runtime.engine import Frame, RenderedExit, Result
 from adpc_ros.runtime.plan import ComputedExit, Plan
 from adpc_ros.runtime.scheduler import (
     Action,
