@@ -374,9 +374,15 @@ def test_parameter_file_and_document_state_the_defaults() -> None:
     assert {name: yaml.safe_load(value) for name, value in rows} == defaults
 
 
-def test_the_parameter_file_is_taken(rig: Rig, tmp_path: Path) -> None:
-    file = ROOT / 'config' / 'label_points.param.yaml'
-    command = [*NODE, '--ros-args', '--params-file', str(file)]
-    with NodeProcess(tmp_path, IDENTITY, command=command) as node:
+def test_parameter_files_are_taken_as_they_are_and_as_launch_writes_them(
+    rig: Rig, tmp_path: Path
+) -> None:
+    given = tmp_path / 'given.yaml'
+    numbers = ''.join(f'    - {float(value)}\n' for value in (0, 0, 0, 0, 0, 0, 1))
+    given.write_text(f'/**:\n  ros__parameters:\n    extrinsics: !!python/tuple\n{numbers}')
+    command = [*NODE, '--ros-args']
+    for file in (ROOT / 'config' / 'label_points.param.yaml', given):
+        command += ['--params-file', str(file)]
+    with NodeProcess(tmp_path, command=command) as node:
         rig.connect(node)
         assert node.stop() == 0

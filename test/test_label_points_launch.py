@@ -21,6 +21,13 @@ PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 TOPICS = ('points', 'mask', 'confidence', 'camera_info')
 
 
+class Loader(yaml.SafeLoader):
+    """Reads lists as launch_ros writes them; the node's own parser looks at no such tags."""
+
+
+Loader.add_constructor('tag:yaml.org,2002:python/tuple', Loader.construct_sequence)
+
+
 def command_of(**arguments: str) -> tuple[list[str], dict[str, str]]:
     """Give the command and the additional environment of the node that would be started."""
     from launch import LaunchContext
@@ -44,7 +51,7 @@ def parameters(command: list[str]) -> dict[str, Any]:
     files = [command[i + 1] for i, word in enumerate(command) if word == '--params-file']
     result: dict[str, Any] = {}
     for file in files:
-        for node in yaml.safe_load(Path(file).read_text()).values():
+        for node in yaml.load(Path(file).read_text(), Loader).values():
             result |= node['ros__parameters']
     return result
 
