@@ -211,14 +211,14 @@ class Simulation:
     # Decisions
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
-        todo = deque(actions)
-        while todo:
-            action = todo.popleft()
+        pending = deque(actions)
+        while pending:
+            action = pending.popleft()
             if isinstance(action, Start):
                 self._start(action.frame_id)
             elif isinstance(action, Cancel):
                 self._running = None  # what its generator has not done is never done
-                todo += self._scheduler.idle(action.frame_id, self._now_s)
+                pending += self._scheduler.idle(action.frame_id, self._now_s)
             elif isinstance(action, Publish):
                 assert self._latest is not None
                 assert self._latest[:2] == (action.frame_id, action.exit_index)
