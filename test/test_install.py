@@ -35,6 +35,9 @@ def away(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_launch_and_configuration_are_installed() -> None:
     for file in (
         'launch/adpc.launch.py',
+        'launch/replay.launch.py',
+        'launch/two_cameras.launch.py',
+        'config/adpc.foxglove.json',
         'config/adpc.param.yaml',
         'config/fastdds_shared_memory.xml',
         'msg/SegmentationStatus.msg',
