@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from adpc_ros.commands import benchmark, convert, evaluate, macs, train
+from adpc_ros.commands import benchmark, calibrate, convert, evaluate, macs, train
 
-COMMANDS = (macs, train, evaluate, convert, benchmark)
+COMMANDS = (macs, train, evaluate, calibrate, convert, benchmark)
 USER_ERROR = 2  # exit status, as argparse's
 INTERRUPTED = 130
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from adpc_ros.labels import ClassSet
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.runtime.images import render, to_input
+from adpc_ros.runtime.images import inverse_temperatures, render, to_input
 
 Picture = NDArray[np.uint8]
 
@@ -80,9 +80,13 @@ def exit_panel(
         first.append(captioned(classes.colourise(label), 'label'))
     blank = np.zeros_like(first[0])
     rows = [[*first, *[blank] * (3 - len(first))]]
+    inverse: torch.Tensor | None = None
     with torch.inference_mode():
         for out in network.exits(to_input(image, network.config, torch.device('cpu'))):
-            rendered, mean = render(out.logits, size)
+            inverse = inverse_temperatures(
+                out.logits, network.config, out.exit_index, out.active, inverse
+            )
+            rendered, mean = render(out.logits, size, inverse_temperature=inverse)
             cells = (out.logits.shape[2], out.logits.shape[3])
             computed = np.ones(cells, bool)
             if out.active is not None:

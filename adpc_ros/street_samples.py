@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adpc_ros.learning.datasets import Sample
+from adpc_ros.learning.sample import Sample
 from adpc_ros.street import StreetDrive
 
 FIRST_SEED = 1000  # far from those of the demonstration and the tests: nobody trains on these

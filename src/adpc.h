@@ -23,7 +23,7 @@ enum { ADPC_CONV = 0, ADPC_RESAMPLE = 1, ADPC_HEAD = 2 };
 enum { ADPC_FLOAT32 = 0, ADPC_BFLOAT16 = 1 };
 enum { ADPC_IMAGE = 0, ADPC_SCORES = 1 };  /* slots that every plan has */
 enum { ADPC_FINISHED = -1, ADPC_PAUSED = 0 };  /* of adpc_run; else an exit, from 1 */
-#define ADPC_VERSION 1 /* of this interface */
+#define ADPC_VERSION 2 /* of this interface */
 #define ADPC_MAX_EDGE 16384 /* pixels */
 #define ADPC_MAX_SOURCES 4
 #define ADPC_EXITS 4
@@ -68,7 +68,7 @@ typedef struct {
 } adpc_frame;
 
 typedef struct {
-  double confidence_sum;   /* of the image's pixels */
+  double confidence_sum;   /* of the image's pixels, as rendered */
   int64_t confident_pixels;
   int64_t active[4];       /* positions at 1/4, 1/8, 1/16, 1/32 that the next exit computes */
   int64_t needed[4];       /* with the inactive ones that are read */
@@ -78,10 +78,13 @@ typedef struct {
 /* Sizes of the structures and the version, for a caller who declares them anew. */
 ADPC_API int64_t adpc_layout(void);
 /* isa: NULL for the best there is. table: (3, 256) normalised value of each byte, RGB.
- * Returns NULL and says why in `error`. */
+ * temperatures: of each exit, positive; what is rendered as confidence is the probability by the
+ * scores divided by that of the exit that computed them last. The gate and the class ids take the
+ * scores as they are. Returns NULL and says why in `error`. */
 ADPC_API adpc_plan *adpc_create(const char *isa, int32_t type, int32_t threads, int32_t classes,
-                                int32_t entropy, const float *thresholds, float confident,
-                                const float *table, char *error, int32_t error_size);
+                                int32_t entropy, const float *thresholds,
+                                const float *temperatures, float confident, const float *table,
+                                char *error, int32_t error_size);
 ADPC_API void adpc_destroy(adpc_plan *plan);
 /* A feature map of the image's size divided by 2^level. Returns its slot, or -1 without memory. */
 ADPC_API int32_t adpc_add_slot(adpc_plan *plan, int32_t channels, int32_t level, int32_t type);

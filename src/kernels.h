@@ -109,6 +109,7 @@ struct InputArgs {
 // Class scores to class ids and confidence at full size, four times the cells on either axis.
 struct RenderArgs {
   View scores;                   // float32
+  const float* inverse_temperature;  // (rows, columns) or null: 1; for the confidence alone
   int classes;
   int rows, columns;             // cells
   int height, width;             // pixels, at most four times the cells

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -44,11 +45,14 @@ using namespace adpc;
 // What a frame goes through: input, for each exit its operations, rendering and the gate.
 struct adpc_plan {
   adpc_plan(const Kernels* kernels, Type type, int threads, int classes, bool entropy,
-            const float* thresholds, float confident, const float* table)
+            const float* thresholds, const float* temperatures, float confident,
+            const float* table)
       : kernels_(kernels), type_(type), classes_(classes), entropy_(entropy),
         confident_(confident), table_(table, table + 3 * 256), layout_(kernels, type, classes),
         pool_(threads) {
     std::copy(thresholds, thresholds + ADPC_EXITS - 1, thresholds_);
+    std::copy(temperatures, temperatures + ADPC_EXITS, temperatures_);
+    for (float temperature : temperatures_) calibrated_ = calibrated_ || temperature != 1.0f;
     for (int i = 0; i < kHeadTile; ++i) compact_[i] = at(0, i);
   }
 
@@ -144,7 +148,10 @@ struct adpc_plan {
     return total;
   }
 
-  void poison() { layout_.poison(); }
+  void poison() {
+    layout_.poison();
+    std::fill(inverse_temperature_.begin(), inverse_temperature_.end(), std::nanf(""));
+  }
 
   const Kernels* kernels() const { return kernels_; }
 
@@ -168,6 +175,7 @@ struct adpc_plan {
     const int rows = height >> kFinest, columns = width >> kFinest;
     for (Map& map : maps_) map.resize(rows, columns, layout_.reach());
     active_.resize(static_cast<size_t>(rows) * columns);
+    if (calibrated_) inverse_temperature_.resize(static_cast<size_t>(rows) * columns);
     const size_t blocks_in_row = (columns + kRenderBlock - 1) / kRenderBlock;
     const size_t blocks = rows * blocks_in_row;
     block_sum_.assign(blocks, 0.0f);
@@ -217,7 +225,14 @@ struct adpc_plan {
         break;
       }
       case kRender:
-        if (phase_ > 0) return false;
+        if (phase_ == 0 && !calibrated_) phase_ = kRendering;
+        if (phase_ == kMaking) {
+          int needed;
+          positions_of(layout_.ops()[item.op], total, &needed);
+          *grain = 65536;
+          return true;
+        }
+        if (phase_ > kRendering) return false;
         *total = layout_.height() >> kFinest;
         macs = 800.0 * (layout_.width() >> kFinest) * classes_;
         break;
@@ -246,7 +261,10 @@ struct adpc_plan {
         else work_border(op, first, last);
         break;
       }
-      case kRender: work_render(first, last); break;
+      case kRender:
+        if (phase_ == kMaking) work_making(layout_.ops()[item.op], first, last);
+        else work_render(first, last);
+        break;
       case kGate: work_gate(first, last); break;
     }
   }
@@ -377,10 +395,24 @@ struct adpc_plan {
     }
   }
 
+  // Rendering: first who made the prediction of which cell, then the image.
+  enum { kMaking = 0, kRendering = 1 };
+  void work_making(const Op& op, int first, int last) {
+    int active, needed;
+    const Position* positions = positions_of(op, &active, &needed);
+    const float inverse = 1.0f / temperatures_[op.spec.exit_index - 1];
+    const int columns = layout_.width() >> kFinest;
+    for (; first < last; ++first) {
+      const Position p = positions[first];
+      inverse_temperature_[row_of(p) * columns + column_of(p)] = inverse;
+    }
+  }
+
   void work_render(int first, int last) {
     const int rows = layout_.height() >> kFinest;
     RenderArgs args{};
     args.scores = layout_.slot(ADPC_SCORES).view;
+    args.inverse_temperature = calibrated_ ? inverse_temperature_.data() : nullptr;
     args.classes = classes_;
     args.rows = rows;
     args.columns = layout_.width() >> kFinest;
@@ -391,7 +423,9 @@ struct adpc_plan {
     args.threshold = confident_;
     args.block_sum = block_sum_.data();
     args.block_count = block_count_.data();
-    if (map_ && !map_->full() && previous_ids_) {  // what did not change is copied
+    // What did not change is copied. A cell that was computed anew has changed, whatever came out
+    // (its temperature is another one), and all around it, as far as it is interpolated.
+    if (map_ && !map_->full() && previous_ids_) {
       args.changed = map_->level(kFinest).is_needed.data();
       const int64_t from = static_cast<int64_t>(std::min(4 * first, frame_.height)) * frame_.width;
       const int64_t to = static_cast<int64_t>(std::min(4 * last, frame_.height)) * frame_.width;
@@ -466,7 +500,8 @@ struct adpc_plan {
   const int classes_;
   const bool entropy_;
   const float confident_;
-  float thresholds_[ADPC_EXITS - 1];
+  float thresholds_[ADPC_EXITS - 1], temperatures_[ADPC_EXITS];
+  bool calibrated_ = false;  // a temperature is not 1
   const std::vector<float> table_;
   Layout layout_;
   Position compact_[kHeadTile];  // cells side by side
@@ -475,6 +510,7 @@ struct adpc_plan {
   std::vector<Item> schedule_;
   Map maps_[2];
   std::vector<uint8_t> active_;
+  std::vector<float> inverse_temperature_;  // of the exit that computed a cell last
   std::vector<float> block_sum_;
   std::vector<int32_t> block_count_;
 
@@ -498,13 +534,13 @@ int64_t adpc_layout() {
 }
 
 adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t classes,
-                       int32_t entropy, const float* thresholds, float confident,
-                       const float* table, char* error, int32_t error_size) {
+                       int32_t entropy, const float* thresholds, const float* temperatures,
+                       float confident, const float* table, char* error, int32_t error_size) {
   try {
     for (const Kernels* kernels : available())
       if (!isa || std::strcmp(isa, kernels->name) == 0)
         return new adpc_plan(kernels, static_cast<Type>(type), threads, classes, entropy != 0,
-                             thresholds, confident, table);
+                             thresholds, temperatures, confident, table);
     std::snprintf(error, error_size, "expected an instruction set of this machine (%s), got %s",
                   adpc_instruction_sets(), isa);
   } catch (const std::exception& problem) {  // no memory, no thread

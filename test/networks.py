@@ -26,10 +26,13 @@ def random_network(
     heads: Heads = Heads.REDESIGNED,
     adaptivity: Adaptivity | None = None,
     class_count: int = 11,
+    temperatures: tuple[float, ...] = (1.0,) * EXIT_COUNT,
 ) -> AnytimeNetwork:
     """Give a tiny network in evaluation mode whose exits disagree and are sometimes sure."""
     generator = torch.Generator().manual_seed(seed)
-    network = AnytimeNetwork(NetworkConfig('hrnet_tiny', heads, class_count, adaptivity)).eval()
+    network = AnytimeNetwork(
+        NetworkConfig('hrnet_tiny', heads, class_count, adaptivity, temperatures=temperatures)
+    ).eval()
     for name, value in network.state_dict().items():
         if name.endswith('Lambda'):
             value.copy_(0.3 + 2 * torch.rand((), generator=generator))

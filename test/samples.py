@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adpc_ros.learning.datasets import Sample
+from adpc_ros.learning.sample import Sample
 
 Bytes = NDArray[np.uint8]
 

@@ -11,6 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('ADPC_SHARED', ROOT.parent / 'shared'))
 
+# fmt: off
+CITYSCAPES_CLASS_WEIGHTS = (  # of the training loss, as released
+    0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023,
+    0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507,
+)
+# fmt: on
+
 
 def reference(name: str) -> dict[str, np.ndarray]:
     """Load ``parity/NAME.npz``, or skip the test and say what is missing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,29 @@ def test_a_round_trip_changes_nothing(
         for a, b in zip(network(image), loaded.network(image)):
             assert torch.equal(a, b)
     assert [p.name for p in tmp_path.iterdir()] == ['tiny.safetensors']
+
+
+def test_temperatures_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / 'tiny.safetensors'
+    checkpoint.save(path, random_network(4, temperatures=(1.5, 0.75, 1.0, 1 / 3)), CAMVID, INFO)
+    config = checkpoint.load(path).network.config
+    assert config.temperatures == (1.5, 0.75, 1.0, 1 / 3)
+
+
+def test_an_older_file_without_temperatures_stays_what_it_was(weights: Path) -> None:
+    def forget(metadata: Metadata) -> None:
+        values = json.loads(metadata['network'])
+        assert values.pop('temperatures') == [1.0] * 4
+        metadata['network'] = json.dumps(values)
+
+    change(weights, metadata=forget)
+    with safe_open(str(weights), framework='pt') as file:
+        digest = hashlib.sha256(file.metadata()['network'].encode())
+        for name in sorted(file.keys()):
+            digest.update(name.encode() + file.get_tensor(name).numpy().tobytes())
+    loaded = checkpoint.load(weights)
+    assert loaded.identity == f'tiny@{digest.hexdigest()[:12]}'
+    assert loaded.network.config.temperatures == (1.0,) * 4
 
 
 def test_the_identity_follows_the_content(tmp_path: Path) -> None:
@@ -159,6 +183,12 @@ def test_a_class_set_of_another_count(weights: Path) -> None:
         ('network', '{"architecture": "hrnet_tiny", "mean": 5}', 'broken configuration'),
         ('network', '{"architecture": "hrnet_tiny", "std": [1, 1]}', '3 positive std'),
         ('network', '{"architecture": "hrnet_tiny", "class_count": "x"}', 'broken configuration'),
+        ('network', '{"architecture": "hrnet_tiny", "temperatures": 2}', 'broken configuration'),
+        (
+            'network',
+            '{"architecture": "hrnet_tiny", "temperatures": [1, NaN, 1, 1]}',
+            '4 positive',
+        ),
     ],
 )
 def test_broken_metadata(weights: Path, key: str, value: str, message: str) -> None:

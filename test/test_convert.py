@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from networks import random_image, random_network
+from safetensors.torch import save_file
 from shared import reference
 from torch import Tensor
 
@@ -29,6 +30,12 @@ def released(network: AnytimeNetwork) -> Tensors:
     """Name a network's entries as the released checkpoints do."""
     state = {f'model.{name}': value for name, value in network.state_dict().items()}
     return {**state, 'loss.criterion.weight': torch.ones(network.config.class_count)}
+
+
+def parameters(network: AnytimeNetwork) -> Tensors:
+    """Give what a network has learnt: everything but counts of batches."""
+    state = network.state_dict().items()
+    return {k: v for k, v in state if not k.endswith('num_batches_tracked')}
 
 
 def backbone(network: AnytimeNetwork) -> Tensors:
@@ -152,7 +159,14 @@ def test_a_backbone_of_other_classes_keeps_its_interpolation(
 
 def test_our_own_file_keeps_what_is_not_asked_for(tmp_path: Path) -> None:
     adaptivity = Adaptivity(Criterion.ENTROPY, (0.5, 0.4, 0.3), window=5)
-    config = NetworkConfig('hrnet_tiny', Heads.REDESIGNED, 11, adaptivity, mean=(0.1, 0.2, 0.3))
+    config = NetworkConfig(
+        'hrnet_tiny',
+        Heads.REDESIGNED,
+        11,
+        adaptivity,
+        mean=(0.1, 0.2, 0.3),
+        temperatures=(2.0, 1.5, 1.25, 0.5),
+    )
     network = AnytimeNetwork(config)
     path = tmp_path / 'own.safetensors'
     checkpoint.save(path, network, CAMVID, {'licence': 'Apache-2.0'})
@@ -164,6 +178,61 @@ def test_our_own_file_keeps_what_is_not_asked_for(tmp_path: Path) -> None:
     assert_same_logits(network, loaded.network, random_image(64, 96))
     assert convert(path, '--threshold', '0.25') == 0
     assert converted(path).network.config.adaptivity.thresholds == (0.25,) * 3
+    assert convert(path, '--backbone-only') == 0
+    assert converted(path).network.config.temperatures == (1.0,) * 4, 'of heads that are new'
+
+
+@pytest.mark.parametrize('heads', [Heads.REDESIGNED, Heads.PLAIN])
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_masks_are_added_to_a_network_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], heads: Heads, suffix: str
+) -> None:
+    network = random_network(7, heads)
+    path = tmp_path / f'unmasked.{suffix}'
+    if suffix == 'pth':
+        torch.save(released(network), path)
+    else:
+        checkpoint.save(path, network, CAMVID, {})
+    options = ['--heads', heads.value, '--threshold', '0.6', '--window', '5']
+    assert convert(path, *options) == 2
+    assert 'has no masks: convert --add-masks adds them' in capsys.readouterr().err
+    assert convert(path, *options, '--add-masks') == 0
+    assert 'initial values, to be trained: *.Lambda\n' in capsys.readouterr().out
+    masked = converted(path).network
+    assert masked.config.adaptivity == Adaptivity(thresholds=(0.6,) * 3, window=5)
+    state = masked.state_dict()
+    lambdas = [value for name, value in state.items() if name.endswith('Lambda')]
+    assert len(lambdas) > 50 and all(value == 3.0 for value in lambdas)
+    assert all(torch.equal(state[name], value) for name, value in parameters(network).items())
+    image = random_image(64, 96)
+    with torch.inference_mode():
+        dense, adaptive = masked(image, adaptive=False), masked(image)
+        assert all(torch.equal(x, y) for x, y in zip(dense, network(image)))
+    assert not torch.equal(dense[3], adaptive[3])
+
+
+def test_masks_are_not_added_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / 'own.safetensors'
+    checkpoint.save(path, random_network(adaptivity=MASKS), CAMVID, {})
+    assert convert(path, '--add-masks') == 2
+    assert 'expected a network without masks to add them to' in capsys.readouterr().err
+
+
+def test_safetensors_of_tensors_alone_are_read(tmp_path: Path) -> None:
+    network = random_network(8)
+    path = tmp_path / 'timm.safetensors'
+    save_file(imagenet(network), path, {'format': 'pt'})
+    assert convert(path, '--backbone-only') == 0
+    state = converted(path).network.state_dict()
+    taken = parameters(network).items()
+    taken = {k: v for k, v in taken if not k.startswith(('exit', 'last_layer'))}
+    assert taken and all(torch.equal(state[name], value) for name, value in taken.items())
+
+
+def test_broken_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / 'broken.safetensors'
+    path.write_bytes(bytes(64))
+    assert 'expected a safetensors file' in read_error(path)
 
 
 def test_our_own_file_of_other_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +293,8 @@ def test_a_batch_count_of_an_unknown_layer() -> None:
 
 def test_what_differences_have_in_common_is_said() -> None:
     plain, masked = random_network(), random_network(adaptivity=MASKS)
-    assert '(the file has no masks)' in fill_error(plain.state_dict(), MASKS)
+    hint = '(the file has no masks: convert --add-masks adds them)'
+    assert hint in fill_error(plain.state_dict(), MASKS)
     assert '(the file has masks)' in fill_error(masked.state_dict())
     window = fill_error(masked.state_dict(), Adaptivity(window=5))
     assert 'a window of 5; got' in window and '(the file has a window of 7)' in window
@@ -301,8 +371,9 @@ def test_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--no-masks', '--threshold', '0.5'], '--threshold and --window need masks'),
-        (['--heads', 'none', '--window', '5'], '--threshold and --window need masks'),
+        (['--no-masks', '--threshold', '0.5'], '--threshold, --window and --add-masks need masks'),
+        (['--heads', 'none', '--window', '5'], '--threshold, --window and --add-masks need masks'),
+        (['--no-masks', '--add-masks'], '--threshold, --window and --add-masks need masks'),
         (['--window', '4'], 'expected a window of (3, 5, 7, 9), got 4'),
         (['--network', 'resnet'], "unknown architecture 'resnet'"),
         (['--heads', 'plain', '--no-masks'], 'expected hrnet_tiny with plain heads'),

@@ -16,7 +16,7 @@ import torch
 from networks import random_image, random_network
 from shared import ROOT, camvid
 from test_parity import FIXTURES, build, reference
-from test_plan import CASES, picture
+from test_plan import CASES, TEMPERATURES, calibrated_exits, picture, without_temperatures
 
 from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.metrics import Confusion
@@ -112,6 +112,44 @@ def test_injected_active_maps_rule_the_stages(
         got = scores_of(plan, lambda: plan.execute(image, active_maps=maps))  # noqa: B023
         for scores, out in zip(got, expected, strict=True):
             assert_close(scores, out)
+
+
+def calibrated_plans(case: str, instruction_set: str) -> tuple[AnytimeNetwork, list[CpuPlan]]:
+    """Give a network with temperatures, its plan, and one whose temperatures are 1."""
+    network = random_network(seed=0, temperatures=TEMPERATURES, **CASES[case])
+    programs = [compile_network(n) for n in (network, without_temperatures(network))]
+    return network, [CpuPlan(p, threads=2, instruction_set=instruction_set) for p in programs]
+
+
+@pytest.mark.parametrize('instruction_set', SETS)
+@pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])
+@pytest.mark.parametrize('case', CASES)
+def test_confidence_has_the_temperature_of_the_exit_that_predicted(
+    case: str, adaptive: bool, instruction_set: str
+) -> None:
+    network, plans = calibrated_plans(case, instruction_set)
+    carried = 0
+    for seed, size in enumerate([(150, 170), (50, 90), (3, 210)]):  # rows of several blocks
+        carried += sum(calibrated_exits(network, *plans, picture(size, seed), adaptive=adaptive))
+    assert (carried > 1000) == (adaptive and network.config.adaptivity is not None)
+
+
+@pytest.mark.parametrize('instruction_set', SETS)
+@pytest.mark.parametrize(
+    'shares', [(0.8, 0.6, 0.37), (0.2, 0.05, 0.01), (1.0, 0.5, 0.0), (0, 0, 0), (1, 1, 1)]
+)
+def test_confidence_of_what_is_copied_keeps_its_temperature(
+    shares: tuple[float, float, float], instruction_set: str
+) -> None:
+    network, plans = calibrated_plans('redesigned', instruction_set)
+    for seed, size in enumerate([(150, 250), (31, 20)]):
+        cells = tuple(-(-edge // 32) * 8 for edge in size)
+        maps = nested_maps(cells, shares, seed)
+        image = picture(size, seed)
+        for plan in plans:
+            list(plan.segment(image, active_maps=maps))  # so that there is something to overwrite
+            plan.poison()
+        calibrated_exits(network, *plans, image, active_maps=maps)
 
 
 @pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])

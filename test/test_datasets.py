@@ -13,7 +13,7 @@ from samples import blocks, write_sample, write_tree
 from shared import camvid
 
 from adpc_ros.labels import CITYSCAPES, IGNORE_ID, ClassSet
-from adpc_ros.learning.datasets import CamVid, Cityscapes, open_samples
+from adpc_ros.learning.datasets import CamVid, Cityscapes, LabelledImages, open_samples
 from adpc_ros.network import checkpoint
 
 
@@ -115,12 +115,57 @@ def test_drives_and_lists_choose_images(tmp_path: Path) -> None:
     assert names_of(f'{data}?list={tmp_path}/some.txt&without=drive2') == ['drive1_a']
 
 
+def test_a_scale_resizes_on_reading(tmp_path: Path) -> None:
+    data = write_folder(tmp_path, values={0: 'ground', 8: 'thing'})
+    full, half = open_samples(data), open_samples(f'{data}?without=drive1&scale=0.5')
+    assert len(half) == 2
+    sample = half[1]
+    assert sample.image.shape == (32, 48, 3) and sample.label.shape == (32, 48)
+    # the nearest of an even factor is one of the four; bilinear with antialiasing is their mean
+    fours = full[2].label.reshape(32, 2, 48, 2).transpose(0, 2, 1, 3).reshape(32, 48, 4)
+    assert (fours == sample.label[..., None]).any(-1).all()
+    assert set(np.unique(sample.label)) == {0, 1, IGNORE_ID}
+    means = full[2].image.astype(float).reshape(32, 2, 48, 2, 3).mean((1, 3))
+    assert np.abs(sample.image - means).mean() < 6
+    assert open_samples(f'{data}?scale=1.5')[0].label.shape == (96, 144)
+
+
+def test_a_scale_counts_in_the_digest(tmp_path: Path) -> None:
+    data = write_folder(tmp_path)
+    digests = [open_samples(data + c).digest() for c in ('', '?scale=1', '?scale=.5', '?scale=2')]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
+@pytest.mark.parametrize('kind', ['cityscapes', 'folder'])
+def test_a_broken_file_is_named(tmp_path: Path, kind: str) -> None:
+    if kind == 'cityscapes':
+        samples = open_samples(f'cityscapes:{write_cityscapes(tmp_path) / "train"}')
+    else:
+        samples = open_samples(write_folder(tmp_path))
+    for path in reversed(samples.pairs[1]):  # the label is read after the image
+        path.write_bytes(path.read_bytes()[:20])
+        with pytest.raises(ValueError, match=f'cannot read {path}: expected an image'):
+            samples[1]
+    assert samples[0].image.shape[2] == 3
+    image, label = samples.pairs[0]
+    image.unlink()
+    with pytest.raises(ValueError, match=f'cannot read {image}'):
+        samples[0]
+    label.unlink()
+    with pytest.raises(ValueError, match=f'label missing: expected {label}'):
+        LabelledImages(samples.pairs, samples.classes, {})
+
+
 @pytest.mark.parametrize(
     ('choice', 'message'),
     [
+        ('?scale=0', 'expected a scale above 0, at most 4, got 0.0'),
+        ('?scale=4.1', 'expected a scale above 0, at most 4, got 4.1'),
+        ('?scale=nan', 'expected a scale above 0'),
+        ('?scale=half', "expected a number as scale, got 'half'"),
         ('?drives=drive9', 'drives=drive9: none of 3 images, the first is drive0_a'),
-        ('?drives=', 'expected drives=, without= or list= with a value'),
-        ('?seed=3', 'expected drives=, without= or list= with a value'),
+        ('?drives=', 'expected drives=, without=, list= or scale= with a value'),
+        ('?seed=3', 'expected drives=, without=, list= or scale= with a value'),
         ('?list=/nowhere.txt', 'cannot read the list /nowhere.txt'),
     ],
 )

@@ -19,6 +19,7 @@ from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.network.exits import Heads
 from adpc_ros.network.macs import GI, count_frame
 from adpc_ros.runtime.images import to_input
 
@@ -55,6 +56,39 @@ def test_evaluation_adds_up_single_images(adaptive: bool) -> None:
     assert result.miou == pytest.approx([c.mean_iou() for c in expected], abs=1e-3)
 
 
+def test_what_is_masked_is_judged_where_no_later_exit_looks() -> None:
+    network = random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
+    sample = blocks(1, (50, 70))
+    label = np.where(sample.label < 11, sample.label, IGNORE_ID)
+    x = to_input(sample.image, network.config, torch.device('cpu'))
+    result = evaluate(network, [(sample.image, label)], progress=False)
+    with torch.inference_mode():
+        for out, found in zip(network.exits(x), result.masked_accuracy):
+            assert out.next_active is not None
+            full = functional.interpolate(out.logits, x.shape[2:], mode='bilinear')
+            predicted = full.argmax(1)[0, :50, :70].numpy()
+            cells = (out.logits.shape[2], out.logits.shape[3])
+            masked = ~out.next_active.at(cells)[0, 0].numpy().repeat(4, 0).repeat(4, 1)
+            judged = masked[:50, :70] & (label != IGNORE_ID)
+            assert judged.any()
+            assert found == pytest.approx((predicted == label)[judged].mean(), abs=2e-3)
+
+
+def test_a_clip_is_judged_by_what_is_in_hand_at_each_frame() -> None:
+    network = random_network(0)
+    samples = [blocks(seed) for seed in range(3)]
+    samples = [Sample(s.image, np.where(s.label < 11, s.label, IGNORE_ID)) for s in samples]
+    slow = evaluate(network, samples, progress=False, period_s=1e3)
+    expected = Confusion(11)  # every frame is done: the last exit of the frame before
+    with torch.inference_mode():
+        for before, now in zip(samples, samples[1:]):
+            x = to_input(before.image, network.config, torch.device('cpu'))
+            full = functional.interpolate(network(x)[-1], x.shape[2:], mode='bilinear')
+            expected.add(now.label, full.argmax(1)[0].numpy().astype(np.uint8))
+    assert slow.streaming_miou == pytest.approx(expected.mean_iou(), abs=1e-3)
+    assert evaluate(network, samples, progress=False).streaming_miou is None
+
+
 def test_evaluation_without_images_is_an_error() -> None:
     with pytest.raises(ValueError, match='expected at least one image'):
         evaluate(random_network(), [], progress=False)
@@ -73,6 +107,10 @@ def test_evaluate_on_the_command_line(
     assert numbers['miou'] == expected.miou
     assert numbers['gimac'] == expected.gimac
     assert numbers['masked_share'] == expected.masked_share
+    assert numbers['ece'] == expected.ece
+    assert numbers['masked_accuracy'] == expected.masked_accuracy
+    assert len(numbers['seconds']) == 4 and numbers['seconds'] == sorted(numbers['seconds'])
+    assert 0 < numbers['mean_over_deadlines']['miou'] < max(numbers['miou'])
     assert list(numbers['iou']) == list(CAMVID.names)
     assert numbers['iou']['road'] == [c.iou()[3] for c in expected.confusions]
     printed = capsys.readouterr().out
@@ -82,3 +120,33 @@ def test_evaluate_on_the_command_line(
     checkpoint.save(weights, random_network(class_count=19), CITYSCAPES, {})
     assert main(['evaluate', '--weights', weights, '--data', data]) == 2
     assert 'expected the classes of camvid' in capsys.readouterr().err
+
+
+def test_networks_are_compared_on_the_same_images_and_drawn(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = []
+    for seed, heads in ((0, Heads.REDESIGNED), (1, Heads.REDESIGNED), (2, Heads.NONE)):
+        paths.append(str(tmp_path / f'{seed}.safetensors'))
+        checkpoint.save(paths[-1], random_network(seed, heads), CAMVID, {})
+    file, figures = tmp_path / 'result.json', tmp_path / 'figures'
+    arguments = ['evaluate', '--weights', *paths[:1], '--data', f'camvid:{tree / "train"}']
+    arguments += ['--against', *paths[1:], '--figures', str(figures), '--json', str(file)]
+    assert main([*arguments, '--fps', '10']) == 0
+    numbers = json.loads(file.read_text())
+    first, last = numbers['differences'].values()
+    miou = [
+        evaluate(checkpoint.load(p).network, CamVid(tree / 'train'), progress=False).miou
+        for p in paths
+    ]
+    assert [d['value'] for d in first] == pytest.approx([a - b for a, b in zip(*miou[:2])])
+    assert [d['value'] for d in last] == pytest.approx([miou[0][-1] - miou[2][-1]])
+    assert all(d['low'] <= d['value'] <= d['high'] for d in (*first, *last))
+    assert 0 <= numbers['streaming_miou'] <= 1
+    assert 'exit 4' in capsys.readouterr().out
+    assert {p.name for p in figures.iterdir()} > {
+        'miou_gimac.svg',
+        'miou_seconds.svg',
+        'reliability.svg',
+    }
+    assert len(list(figures.glob('0001TP_*.png'))) == 4

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from adpc_ros.network.adaptivity import Adaptivity, Criterion
+from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, Criterion
 from adpc_ros.network.anytime import NetworkConfig
 from adpc_ros.runtime.images import (
     ROWS_PER_BAND,
     Rendered,
     confident_threshold,
+    inverse_temperatures,
     padded_size,
     render,
     render_bands,
@@ -67,6 +68,50 @@ def test_bands_cover_the_image_once_and_add_up(size: tuple[int, int]) -> None:
     assert next(bands, None) is None
     assert into.class_ids.max() < 7
     assert into.confidence.min() > 0
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_confidence_is_that_of_scores_by_the_upsampled_temperature(size: tuple[int, int]) -> None:
+    logits = random_logits(size)
+    generator = torch.Generator().manual_seed(1)
+    inverse = 0.3 + 2 * torch.rand(1, 1, *logits.shape[2:], generator=generator)
+    into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
+    scores = (upsample(logits) * upsample(inverse))[0, :, : size[0], : size[1]]
+    expected = functional.softmax(scores, dim=0).amax(dim=0)
+    bands = list(render_bands(logits, size, into, 0.8, inverse_temperature=inverse))
+    assert np.abs(into.confidence - expected.numpy() * 255).max() < 0.51
+    assert sum(b.confidence_sum for b in bands) == pytest.approx(expected.sum().item(), rel=1e-5)
+    confident = sum(b.confident_pixels for b in bands)
+    assert abs(confident - int((expected >= 0.8).sum())) <= 2  # rounding
+    plain, _ = render(logits, size)
+    np.testing.assert_array_equal(into.class_ids, plain.class_ids)
+
+
+def test_an_inverse_temperature_of_one_changes_no_bit() -> None:
+    logits = random_logits((65, 96))
+    plain, mean = render(logits, (65, 96))
+    ones = torch.ones(1, 1, *logits.shape[2:])
+    got, same_mean = render(logits, (65, 96), inverse_temperature=ones)
+    np.testing.assert_array_equal(got, plain)
+    assert same_mean == mean
+
+
+def test_a_cell_keeps_the_temperature_of_the_exit_that_computed_it_last() -> None:
+    config = NetworkConfig('hrnet_tiny', temperatures=(2.0, 4.0, 8.0, 0.5))
+    logits = torch.zeros(1, 7, 2, 2)
+    active = [
+        None,
+        ActiveMap(torch.tensor([[[[True, True], [True, False]]]])),
+        ActiveMap(torch.tensor([[[[True, True], [False, False]]]])),
+        ActiveMap(torch.tensor([[[[True, False], [False, False]]]])),
+    ]
+    inverse: Tensor | None = None
+    for exit_index, computed in enumerate(active, start=1):
+        inverse = inverse_temperatures(logits, config, exit_index, computed, inverse)
+    assert inverse is not None and inverse.tolist() == [[[[2.0, 0.125], [0.25, 0.5]]]]
+    inverse = inverse_temperatures(logits, config, 3, None, inverse)
+    assert inverse is not None and inverse.tolist() == [[[[0.125] * 2] * 2]]
+    assert inverse_temperatures(logits, CONFIG, 3, None, None) is None
 
 
 @pytest.mark.parametrize(('first', 'last'), [(0, 1), (0, 64), (3, 6), (62, 66), (90, 96), (0, 96)])

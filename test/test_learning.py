@@ -13,9 +13,10 @@ from samples import Bytes, blocks, write_sample, write_tree
 from torch.nn import functional
 
 from adpc_ros.labels import CAMVID, IGNORE_ID
-from adpc_ros.learning.datasets import CamVid, Sample
-from adpc_ros.learning.losses import exit_losses
+from adpc_ros.learning.datasets import CamVid
+from adpc_ros.learning.losses import exit_losses, label_counts, label_weight
 from adpc_ros.learning.metrics import Confusion
+from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.transforms import augment, crop, jitter
 from adpc_ros.street_samples import StreetSamples
 
@@ -202,3 +203,24 @@ def test_every_exit_has_its_loss_with_class_weights() -> None:
     assert losses[0].item() == pytest.approx(math.log(2))
     right, wrong = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
     assert losses[1].item() == pytest.approx((2 * right + 3 * wrong) / 5)
+
+
+def test_losses_of_parts_add_up_to_that_of_the_whole() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, 3, 2, 2, generator=generator)
+    label = torch.randint(0, 3, (4, 8, 8), generator=generator)
+    label[0], label[1, :5] = IGNORE_ID, IGNORE_ID  # so that the parts have different weights
+    weights = (1.0, 2.0, 0.5)
+    (whole,) = exit_losses([logits], label, weights)
+    counts = sum(label_counts(part, 3) for part in (label[:2], label[2:]))
+    total = label_weight(counts, weights)
+    parts = [exit_losses([logits[i]], label[i], weights, total)[0] for i in (np.s_[:2], np.s_[2:])]
+    torch.testing.assert_close(parts[0] + parts[1], whole)
+    assert total.item() == pytest.approx(sum(weights[c] for c in label[label < 255].tolist()))
+
+
+def test_nothing_labelled_is_no_loss() -> None:
+    logits = torch.zeros(1, 2, 2, 2, requires_grad=True)
+    (loss,) = exit_losses([logits], torch.full((1, 4, 4), IGNORE_ID), (1.0, 3.0))
+    torch.autograd.backward(loss)
+    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()

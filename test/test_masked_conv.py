@@ -240,6 +240,14 @@ def test_adaptivity_rejects_bad_values(values: dict[str, object], message: str) 
         ({'std': (0.2, 0.2, 0.0)}, 'expected 3 means and 3 positive std'),
         ({'class_count': 1}, 'expected at least 2 classes, got 1'),
         ({'heads': Heads.NONE, 'adaptivity': Adaptivity()}, 'adaptivity needs early exits'),
+        ({'temperatures': (1.0,) * 3}, r'expected 4 positive finite temperatures, got \(1.0, 1.0'),
+        ({'heads': Heads.NONE, 'temperatures': (2.0,)}, r'expected 4 .* temperatures, got \(2.0,'),
+        ({'temperatures': (1, 1, 0, 1)}, r'expected 4 .*, got \(1.0, 1.0, 0.0, 1.0\)'),
+        ({'temperatures': (1, -1, 1, 1)}, 'expected 4 positive finite temperatures'),
+        ({'temperatures': (1, 1, 1, math.inf)}, 'expected 4 positive finite temperatures'),
+        ({'temperatures': (math.nan, 1, 1, 1)}, 'expected 4 positive finite temperatures'),
+        ({'temperatures': (1, 1, 1e-40, 1)}, 'expected 4 positive finite temperatures'),
+        ({'temperatures': (1, 1, 'hot', 1)}, 'could not convert'),
     ],
 )
 def test_a_network_configuration_rejects_bad_values(
@@ -247,6 +255,14 @@ def test_a_network_configuration_rejects_bad_values(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         NetworkConfig(**{'architecture': 'hrnet_tiny', **values})  # type: ignore[arg-type]
+
+
+def test_a_network_is_calibrated_if_a_temperature_is_not_one() -> None:
+    assert NetworkConfig('hrnet_tiny').temperatures == (1.0,) * 4
+    assert not NetworkConfig('hrnet_tiny', temperatures=(1, 1, 1, 1)).calibrated
+    config = NetworkConfig('hrnet_tiny', temperatures=(1, 1, 2, 1))
+    assert config.calibrated
+    assert [type(t) for t in config.temperatures] == [float] * 4
 
 
 @pytest.mark.parametrize('size', [(32, 48), (33, 64), (8, 32)])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from shared import reference
+from shared import CITYSCAPES_CLASS_WEIGHTS, reference
 from torch import Tensor
 from torch.nn import functional
 
-from adpc_ros.learning.losses import CITYSCAPES_CLASS_WEIGHTS, exit_losses
+from adpc_ros.learning.losses import exit_losses
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, Criterion, MaskedConv2d
 from adpc_ros.network.anytime import AnytimeNetwork, Exit, NetworkConfig
 from adpc_ros.network.exits import Heads

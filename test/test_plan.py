@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 
@@ -9,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from networks import random_image, random_network
+from torch.nn import functional
 
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, Criterion
-from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.anytime import AnytimeNetwork, Exit
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.macs import count_frame
 from adpc_ros.runtime import torch_layers
 from adpc_ros.runtime.images import render, to_input
-from adpc_ros.runtime.plan import ComputedExit, make_plan
+from adpc_ros.runtime.plan import ComputedExit, Plan, make_plan
 from adpc_ros.runtime.program import Conv, compile_network
 from adpc_ros.runtime.torch_plan import Done, TorchPlan
 
@@ -27,6 +29,7 @@ CASES = {
     'without_masks': dict(adaptivity=None),
     'base': dict(heads=Heads.NONE, adaptivity=None),
 }
+TEMPERATURES = (2.5, 0.6, 1.5, 0.8)
 DEVICES = [
     'cpu',
     pytest.param(
@@ -228,6 +231,82 @@ def test_a_segmented_image_is_the_networks_rendered(case: str, adaptive: bool) -
     assert all(t.seconds > 0 for t in times)
     at_quarter = {t.exit_index: t.active_share for t in times if t.shape[1:] == (16, 24)}
     assert list(at_quarter.values()) == pytest.approx(shares)
+
+
+def calibrated_confidence(
+    exits: list[Exit], temperatures: tuple[float, ...], size: tuple[int, int]
+) -> list[np.ndarray]:
+    """Give the (H, W) confidence of each exit, 0 to 1; per cell, who computed it is kept."""
+    results = []
+    inverses = 1 / torch.tensor(temperatures)
+    maker = torch.zeros(0)
+    for out in exits:
+        cells = (out.logits.shape[2], out.logits.shape[3])
+        if out.active is None:
+            maker = torch.full(cells, out.exit_index)
+        else:
+            maker[out.active.at(cells)[0, 0]] = out.exit_index
+        scores, inverse = (
+            functional.interpolate(x, scale_factor=4, mode='bilinear', align_corners=False)
+            for x in (out.logits, inverses[maker - 1][None, None])
+        )
+        confidence = functional.softmax(scores * inverse, dim=1).amax(dim=1)[0]
+        results.append(confidence[: size[0], : size[1]].numpy())
+    return results
+
+
+def calibrated_exits(
+    network: AnytimeNetwork, plan: Plan, plain: Plan, image: np.ndarray, **options: object
+) -> list[int]:
+    """
+    Compare a plan with temperatures with a direct computation, and with a plan of the same
+    network whose temperatures are 1: scores, active positions and class ids are not touched.
+
+    :return: of each exit, how many pixels would look otherwise with its temperature everywhere.
+    """
+    size = (image.shape[0], image.shape[1])
+    x = to_input(image, network.config, torch.device('cpu'))
+    temperatures = network.config.temperatures
+    with torch.inference_mode():
+        exits = list(network.exits(x, **options))
+    carried = []
+    expected = calibrated_confidence(exits, temperatures, size)
+    both = zip(*((d for d in p.segment(image, **options) if d) for p in (plan, plain)))
+    for out, confidence, (done, raw) in zip(exits, expected, both, strict=True):
+        assert torch.equal(plan.logits(), plain.logits())
+        np.testing.assert_array_equal(done.rendered.class_ids, raw.rendered.class_ids)
+        assert (done.active_share, done.macs) == (raw.active_share, raw.macs)
+        assert np.abs(done.rendered.confidence - 255 * confidence).max() <= 1
+        assert done.mean_confidence == pytest.approx(confidence.mean(), abs=1e-4)
+        threshold = network.config.adaptivity.thresholds[0] if network.config.adaptivity else 0
+        if 0.5 < threshold:
+            sure = (confidence >= threshold).mean()
+            assert done.confident_share == pytest.approx(sure, abs=1e-3)
+        own = out._replace(active=None)
+        (everywhere,) = calibrated_confidence([own], temperatures, size)
+        carried.append(int((np.abs(everywhere - confidence) > 0.05).sum()))
+    return carried
+
+
+def without_temperatures(network: AnytimeNetwork) -> AnytimeNetwork:
+    config = dataclasses.replace(network.config, temperatures=(1.0,) * 4)
+    plain = AnytimeNetwork(config).eval()
+    plain.load_state_dict(network.state_dict())
+    return plain
+
+
+@pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])
+@pytest.mark.parametrize('case', CASES)
+def test_confidence_has_the_temperature_of_the_exit_that_predicted(
+    case: str, adaptive: bool
+) -> None:
+    network = random_network(seed=0, temperatures=TEMPERATURES, **CASES[case])
+    plans = [torch_plan_of(n) for n in (network, without_temperatures(network))]
+    carried = calibrated_exits(network, *plans, picture((150, 70)), adaptive=adaptive)
+    if adaptive and network.config.adaptivity is not None:
+        assert carried[0] == 0 and all(pixels > 500 for pixels in carried[1:])
+    else:
+        assert not any(carried)
 
 
 def test_a_segmentation_yields_often_and_can_be_dropped() -> None:

@@ -59,6 +59,11 @@ def add(commands: Commands) -> None:
         action='store_true',
         help='take the backbone alone, as of ImageNet weights; heads get initial values',
     )
+    parser.add_argument(
+        '--add-masks',
+        action='store_true',
+        help='the source has no masks, the result has, with initial values for the interpolation',
+    )
     parser.set_defaults(run=run)
 
 
@@ -73,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     source, target = Path(options.source), Path(options.target)
     if target.suffix != '.safetensors':
         raise ValueError(f'expected OUT.safetensors as the file to write, got {target}')
-    own = checkpoint.load(source) if source.suffix == '.safetensors' else None
+    own = checkpoint.load(source) if checkpoint.is_own(source) else None
     classes = by_name(options.classes)
     if own and own.classes != classes and not options.backbone_only:
         raise ValueError(
@@ -82,7 +87,9 @@ def run(options: argparse.Namespace) -> None:
     torch.manual_seed(0)  # initial values, too, are the same each time
     network = AnytimeNetwork(_config(options, classes.count, own))
     released = official.Released(own.network.state_dict(), []) if own else official.read(source)
-    filled = official.fill(network, released.tensors, source, options.backbone_only)
+    filled = official.fill(
+        network, released.tensors, source, options.backbone_only, options.add_masks
+    )
     left_out = released.left_out + filled.left_out
     info = {**(own.info if own else {}), 'source': own.identity if own else source.name}
     if filled.fresh:
@@ -113,9 +120,13 @@ def _config(
             adaptivity = replace(adaptivity, thresholds=(options.threshold,) * 3)
         if options.window is not None:
             adaptivity = replace(adaptivity, window=options.window)
-    elif options.threshold is not None or options.window is not None:
-        raise ValueError('--threshold and --window need masks: no --no-masks, no --heads none')
+    elif options.threshold is not None or options.window is not None or options.add_masks:
+        raise ValueError(
+            '--threshold, --window and --add-masks need masks: no --no-masks, no --heads none'
+        )
     config = NetworkConfig(options.network, heads, class_count, adaptivity)
     if own:
         config = replace(config, mean=own.network.config.mean, std=own.network.config.std)
+        if not options.backbone_only:  # new heads are not calibrated
+            config = replace(config, temperatures=own.network.config.temperatures)
     return config

@@ -1,32 +1,63 @@
-"""``evaluate``: accuracy and cost of every exit on labelled images."""
+"""``evaluate``: accuracy, cost and calibration of every exit on labelled images."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from adpc_ros.commands.options import add_json, percent, positive, write_json
+from adpc_ros.commands.options import add_json, percent, positive, positive_number, write_json
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
+    from adpc_ros.learning.datasets import LabelledImages
     from adpc_ros.learning.evaluate import Evaluation
+    from adpc_ros.learning.metrics import Difference
+    from adpc_ros.network.checkpoint import Checkpoint
+
+_PANELS = 4
 
 
 def add(commands: Commands) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         'evaluate',
-        help='accuracy and cost of every exit on labelled images',
-        description='Judge every exit at full size: intersection over union, what is masked, '
-        'and multiply-accumulates as the masks of each image make them.',
+        help='accuracy, cost and calibration of every exit on labelled images',
+        description='Judge every exit at full size: intersection over union, what is masked and '
+        'how right it is, multiply-accumulates as the masks of each image make them, seconds, '
+        'and the calibration error of the confidence as it is published (15 bins).',
     )
     parser.add_argument('--weights', required=True, metavar='FILE', help='safetensors file')
     parser.add_argument(
         '--data',
         required=True,
         metavar='KIND:FOLDER',
-        help='camvid, cityscapes (FOLDER/SPLIT) or folder; ?drives=, ?without=, ?list= choose',
+        help='camvid, cityscapes (FOLDER/SPLIT) or folder; ?drives=, ?without=, ?list=, ?scale= '
+        'choose',
+    )
+    parser.add_argument(
+        '--against',
+        metavar='FILE',
+        nargs='+',
+        default=[],
+        help='other weights, judged on the same images: differences with 95 %% intervals',
+    )
+    parser.add_argument(
+        '--figures', metavar='DIR', help='write plots, and panels of every exit of some images'
+    )
+    parser.add_argument(
+        '--fps',
+        type=positive_number,
+        metavar='N',
+        help='the images are a clip of N frames a second: streaming accuracy, from measured times',
+    )
+    parser.add_argument(
+        '--horizon',
+        type=positive_number,
+        metavar='S',
+        help='latest of the deadlines that accuracy is averaged over, in seconds (when the last '
+        'exit is there)',
     )
     parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
     parser.add_argument('--no-masks', action='store_true', help='compute every position')
@@ -43,40 +74,131 @@ def run(options: argparse.Namespace) -> None:
     from adpc_ros.network import checkpoint
 
     samples = open_samples(options.data)
-    loaded = checkpoint.load(options.weights)
-    if loaded.classes != samples.classes:
-        raise ValueError(
-            f'{options.weights}: expected the classes of {samples.classes.name}, '
-            f'got those of {loaded.classes.name}'
-        )
+    networks = [checkpoint.load(path) for path in (options.weights, *options.against)]
+    for path, loaded in zip((options.weights, *options.against), networks):
+        if loaded.classes != samples.classes:
+            raise ValueError(
+                f'{path}: expected the classes of {samples.classes.name}, '
+                f'got those of {loaded.classes.name}'
+            )
     if options.threads:
         torch.set_num_threads(options.threads)
-    result = evaluate(loaded.network, samples, adaptive=not options.no_masks)
-    iou = {
-        name: [float(confusion.iou()[i]) for confusion in result.confusions]
-        for i, name in enumerate(samples.classes.names)
-    }
-    print(f'{loaded.identity} on {len(samples)} images of {options.data}')
-    _print(result, iou)
-    write_json(
-        options.json,
-        {
-            'miou': _without_nan(result.miou),
-            'iou': {name: _without_nan(values) for name, values in iou.items()},
-            'masked_share': result.masked_share,
-            'gimac': result.gimac,
+    period_s = 1 / options.fps if options.fps else None
+    results = [
+        evaluate(loaded.network, samples, not options.no_masks, period_s=period_s)
+        for loaded in networks
+    ]
+    result, ours = results[0], networks[0]
+    print(f'{ours.identity} on {len(samples)} images of {options.data}')
+    numbers = _numbers(result, ours, options.horizon)
+    _print(numbers)
+    numbers['differences'] = {}
+    for loaded, other in zip(networks[1:], results[1:]):
+        differences = _differences(result, other)
+        _print_differences(loaded.identity, differences)
+        numbers['differences'][loaded.identity] = [d._asdict() for d in differences]
+    if options.figures:
+        _draw(Path(options.figures), networks, results, samples)
+        print(f'figures: {options.figures}')
+    write_json(options.json, numbers)
+
+
+def _numbers(result: Evaluation, loaded: Checkpoint, horizon_s: float | None) -> dict[str, Any]:
+    from adpc_ros.learning.streaming import mean_over_deadlines
+
+    horizon_s = horizon_s or result.seconds[-1]
+    confusions = result.confusions
+    return {
+        'network': loaded.identity,
+        'miou': _without_nan(result.miou),
+        'iou': {
+            name: _without_nan([float(confusion.iou()[i]) for confusion in confusions])
+            for i, name in enumerate(loaded.classes.names)
         },
+        'masked_share': result.masked_share,
+        'masked_accuracy': _without_nan(result.masked_accuracy),
+        'gimac': result.gimac,
+        'ece': result.ece,
+        'seconds': result.seconds,
+        'mean_over_deadlines': {
+            'horizon_s': horizon_s,
+            'miou': mean_over_deadlines(result.miou, result.seconds, horizon_s),
+        },
+        'streaming_miou': result.streaming_miou,
+    }
+
+
+def _print(numbers: dict[str, Any]) -> None:
+    exits = len(numbers['miou'])
+    print(f'{"exit":22}', '  '.join(f'{i + 1:6}' for i in range(exits)), '   mean')
+    for name, values in numbers['iou'].items():
+        print(f'{name + " IoU, %":22}', percent(values))
+    print(f'{"mean IoU, %":22}', percent(_with_mean(numbers['miou'])))
+    if numbers['masked_share']:
+        print(f'{"masked after, %":22}', percent(numbers['masked_share']))
+        print(f'{"right where masked, %":22}', percent(numbers['masked_accuracy']))
+    print(f'{"calibration error, %":22}', percent(numbers['ece']))
+    for title, key, factor in (('GiMAC', 'gimac', 1), ('milliseconds', 'seconds', 1000)):
+        values = [factor * value for value in numbers[key]]
+        values.append(sum(values) / exits)
+        print(f'{title + " up to here":22}', '  '.join(f'{value:6.2f}' for value in values))
+    anytime = numbers['mean_over_deadlines']
+    print(
+        f'mean IoU at a deadline anywhere in {1000 * anytime["horizon_s"]:.0f} ms: '
+        f'{100 * anytime["miou"]:.2f} %'
     )
+    if numbers['streaming_miou'] is not None:
+        print(f'streaming mean IoU: {100 * numbers["streaming_miou"]:.2f} %')
 
 
-def _print(result: Evaluation, iou: dict[str, list[float]]) -> None:
-    print(f'{"exit":20}', '  '.join(f'{i + 1:6}' for i in range(len(result.miou))))
-    for name, values in iou.items():
-        print(f'{name + " IoU, %":20}', percent(values))
-    print(f'{"mean IoU, %":20}', percent(result.miou))
-    if result.masked_share:
-        print(f'{"masked after, %":20}', percent(result.masked_share))
-    print(f'{"GiMAC up to here":20}', '  '.join(f'{value:6.2f}' for value in result.gimac))
+def _differences(ours: Evaluation, theirs: Evaluation) -> list[Difference]:
+    """Compare exit by exit, or the last exits if one network has that alone."""
+    from adpc_ros.learning.metrics import bootstrap_difference
+
+    pairs = list(zip(ours.per_image, theirs.per_image))
+    if len(ours.per_image) != len(theirs.per_image):
+        pairs = [(ours.per_image[-1], theirs.per_image[-1])]
+    return [bootstrap_difference(a, b) for a, b in pairs]
+
+
+def _print_differences(name: str, differences: list[Difference]) -> None:
+    print(f'mean IoU less that of {name}, percentage points (95 % interval over images)')
+    for i, d in enumerate(differences):
+        exit_name = f'exit {i + 1}' if len(differences) > 1 else 'last exit'
+        print(f'  {exit_name:9} {100 * d.value:+6.2f}  [{100 * d.low:+.2f}, {100 * d.high:+.2f}]')
+
+
+def _draw(
+    folder: Path, networks: list[Checkpoint], results: list[Evaluation], samples: LabelledImages
+) -> None:
+    from PIL import Image
+
+    from adpc_ros.pictures import exit_panel
+
+    try:
+        from adpc_ros.learning.figures import Curve, save_accuracy, save_reliability
+    except ImportError as error:
+        raise ValueError('--figures needs matplotlib: pip install matplotlib') from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, cost, key in (
+        ('miou_gimac', 'GiMAC', 'gimac'),
+        ('miou_seconds', 'seconds', 'seconds'),
+    ):
+        curves = {
+            loaded.identity: Curve(getattr(result, key), result.miou)
+            for loaded, result in zip(networks, results)
+        }
+        save_accuracy(folder / f'{name}.svg', curves, cost)
+    save_reliability(folder / 'reliability.svg', results[0].reliability)
+    first = networks[0]
+    for i in sorted({len(samples) * k // _PANELS for k in range(_PANELS)}):
+        panel = exit_panel(first.network, samples[i].image, first.classes, samples[i].label)
+        Image.fromarray(panel).save(folder / f'{samples.pairs[i][0].stem}.png')
+
+
+def _with_mean(values: list[float | None]) -> list[float | None]:
+    known = [value for value in values if value is not None]
+    return [*values, sum(known) / len(known)] if len(known) == len(values) else values
 
 
 def _without_nan(values: list[float]) -> list[float | None]:

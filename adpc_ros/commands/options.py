@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def positive_number(text: str) -> float:
+    """Read a positive number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f'expected a positive number, got {text!r}')
+    return value
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the option that every command with numbers has."""
     parser.add_argument('--json', metavar='FILE', help='write the numbers to a file')
@@ -60,6 +72,6 @@ def write_json(path: str | None, value: Any) -> None:
         Path(path).write_text(json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
-def percent(values: Sequence[float]) -> str:
-    """Print shares in [0, 1] as columns."""
-    return '  '.join(f'{100 * value:6.2f}' for value in values)
+def percent(values: Sequence[float | None]) -> str:
+    """Print shares in [0, 1] as columns; a dash for what is not known."""
+    return '  '.join(f'{"-":>6}' if value is None else f'{100 * value:6.2f}' for value in values)

@@ -18,7 +18,9 @@ def add(commands: Commands) -> None:
         'train',
         help='train a network by a recipe, or go on with it',
         description='Train by a recipe. Run again with the same recipe it goes on after the last '
-        'complete epoch. Writes best.safetensors, last.pt and log.jsonl to the output folder.',
+        'saved step. Writes best.safetensors, last.safetensors, last.pt, log.jsonl and curves for '
+        'TensorBoard to the output folder. On several devices: torchrun --nproc-per-node N -m '
+        'adpc_ros train --config FILE.',
     )
     parser.add_argument(
         '--config', required=True, metavar='FILE', help='recipe, as config/train/camvid.yaml'
@@ -31,7 +33,9 @@ def run(options: argparse.Namespace) -> None:
     """Train, and say where the weights are."""
     import torch
 
-    from adpc_ros.learning.train import read_config, train
+    from adpc_ros.learning.config import read_config
+    from adpc_ros.learning.distributed import environment_rank
+    from adpc_ros.learning.train import train
     from adpc_ros.street_samples import StreetSamples
 
     logging.basicConfig(level=logging.INFO, format='adpc_ros: %(message)s')
@@ -39,4 +43,5 @@ def run(options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
     config = read_config(options.config)
     best = train(config, StreetSamples() if config.synthetic_share else None)
-    print(f'best weights: {best}')
+    if environment_rank() == 0:
+        print(f'best weights: {best}')

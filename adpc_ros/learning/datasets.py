@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -13,13 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from adpc_ros.labels import CAMVID, CITYSCAPES, IGNORE_ID, ClassSet, spread_colours
+from adpc_ros.learning.sample import Sample
+from adpc_ros.learning.transforms import scale
 
-
-class Sample(NamedTuple):
-    """``image`` (H, W, 3) uint8 RGB and ``label`` (H, W) uint8 class ids, 255 unlabelled."""
-
-    image: NDArray[np.uint8]
-    label: NDArray[np.uint8]
+_MAX_SCALE = 4.0
 
 
 def _read(path: Path, mode: str) -> NDArray[np.uint8]:
@@ -60,6 +56,7 @@ class LabelledImages:
                 raise ValueError(f'label missing: expected {label}')
         self.classes = classes
         self.pairs = list(pairs)
+        self._scale = 1.0
         self._ids = np.full(256, IGNORE_ID, np.uint8)
         for value, class_id in class_ids.items():
             if not (0 <= value <= 255 and 0 <= class_id < classes.count):
@@ -88,11 +85,14 @@ class LabelledImages:
         label = _read(label_path, 'L')
         if image.shape[:2] != label.shape:
             raise ValueError(f'{label_path} is {label.shape}, its image is {image.shape[:2]}')
-        return Sample(image, self._ids[label])
+        sample = Sample(image, self._ids[label])
+        return sample if self._scale == 1 else scale(sample, self._scale)
 
     def digest(self) -> str:
-        """Give a short hash of the files' names and sizes, to tell data sets apart."""
+        """Give a short hash of the files' names and sizes and the scale: tells data sets apart."""
         digest = hashlib.sha256()
+        if self._scale != 1:
+            digest.update(f'scale {self._scale}\n'.encode())
         for path in (path for pair in self.pairs for path in pair):
             digest.update(f'{path.name} {path.stat().st_size}\n'.encode())
         return digest.hexdigest()[:16]
@@ -110,6 +110,17 @@ class LabelledImages:
             first = self.pairs[0][0].stem
             raise ValueError(f'{what}: none of {len(self.pairs)} images, the first is {first}')
         self.pairs = kept
+
+    def rescale(self, factor: float) -> None:
+        """
+        Resize on reading: images bilinearly, labels to the nearest.
+
+        :param factor: above 0, at most 4; 1 leaves samples as they are.
+        :raises ValueError: for another factor.
+        """
+        if not 0 < factor <= _MAX_SCALE:
+            raise ValueError(f'expected a scale above 0, at most {_MAX_SCALE:g}, got {factor}')
+        self._scale = factor
 
 
 def _images(folder: Path, pattern: str) -> list[Path]:
@@ -227,7 +238,8 @@ def open_samples(description: str) -> LabelledImages:
 
     :param description: ``KIND:FOLDER``, KIND one of :data:`DATA_SETS`; after a ``?`` what to
         choose of it, joined by ``&``: ``drives=A,B`` (names that begin so), ``without=A,B`` (all
-        but these) and ``list=FILE`` (one name a line).
+        but these) and ``list=FILE`` (one name a line); ``scale=F`` resizes on reading, by
+        0 < F <= 4.
     :raises ValueError: for another form, or whatever is wrong with the data.
     """
     place, _, choice = description.partition('?')
@@ -246,11 +258,21 @@ def open_samples(description: str) -> LabelledImages:
             samples.keep(lambda name, p=prefixes: not name.startswith(p), part)  # type: ignore[misc]
         elif key == 'list' and value:
             samples.keep(_listed(Path(value), samples), part)
+        elif key == 'scale' and value:
+            samples.rescale(_number(value, description))
         else:
             raise ValueError(
-                f'{description}: expected drives=, without= or list= with a value, got {part!r}'
+                f'{description}: expected drives=, without=, list= or scale= with a value, '
+                f'got {part!r}'
             )
     return samples
+
+
+def _number(text: str, description: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'{description}: expected a number as scale, got {text!r}') from None
 
 
 def _listed(path: Path, samples: LabelledImages) -> Callable[[str], bool]:

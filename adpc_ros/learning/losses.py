@@ -14,16 +14,12 @@ from torch.nn import functional
 
 from adpc_ros.labels import IGNORE_ID
 
-# fmt: off
-CITYSCAPES_CLASS_WEIGHTS = (
-    0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023,
-    0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507,
-)
-# fmt: on
-
 
 def exit_losses(
-    logits: Sequence[Tensor], label: Tensor, class_weights: Sequence[float] | None = None
+    logits: Sequence[Tensor],
+    label: Tensor,
+    class_weights: Sequence[float] | None = None,
+    total: Tensor | None = None,
 ) -> list[Tensor]:
     """
     Give the cross-entropy of each exit against the full-size label.
@@ -31,13 +27,43 @@ def exit_losses(
     :param logits: of each exit, (B, K, h, w) float; upsampled bilinearly to the label's size.
     :param label: (B, H, W) int64 class ids, 255 where unlabelled (ignored).
     :param class_weights: K weights, None for equal ones.
-    :return: one () float for each exit.
+    :param total: () float, what to divide the sum over the pixels by: :func:`label_weight` of a
+        larger batch that this is a part of. None for this batch's own.
+    :return: one () float for each exit; 0 if nothing is labelled.
     """
     size = (label.shape[1], label.shape[2])
+    if total is None:
+        total = label_weight(label_counts(label, logits[0].shape[1]), class_weights)
     losses = []
     for scores in logits:
         wide = scores.to(torch.promote_types(scores.dtype, torch.float32))  # autocast gives bf16
         full = functional.interpolate(wide, size, mode='bilinear', align_corners=False)
         weight = None if class_weights is None else wide.new_tensor(class_weights)
-        losses.append(functional.cross_entropy(full, label, weight, ignore_index=IGNORE_ID))
+        loss = functional.cross_entropy(
+            full, label, weight, ignore_index=IGNORE_ID, reduction='sum'
+        )
+        losses.append(loss / total.to(loss.dtype))
     return losses
+
+
+def label_counts(label: Tensor, classes: int) -> Tensor:
+    """
+    Count the pixels of each class.
+
+    :param label: class ids, any shape and integer type, 255 where unlabelled.
+    :return: (K,) int64, whose sums over parts of a batch are exact in any order.
+    """
+    return torch.bincount(label.flatten(), minlength=IGNORE_ID + 1)[:classes]
+
+
+def label_weight(counts: Tensor, class_weights: Sequence[float] | None = None) -> Tensor:
+    """
+    Add up the class weights of all labelled pixels.
+
+    :param counts: (K,) int64 from :func:`label_counts`.
+    :param class_weights: K weights, None for equal ones.
+    :return: () float64; 1 if there are none, so that one can divide by it.
+    """
+    weights = (1.0,) * len(counts) if class_weights is None else class_weights
+    total = (counts * counts.new_tensor(weights, dtype=torch.float64)).sum()
+    return torch.where(total > 0, total, torch.ones_like(total))

@@ -1,327 +1,277 @@
 """
-Training: all exits at once, resumable, every random draw fixed by the seed.
+Training: all exits at once, resumable to the step, every random draw fixed by the seed.
 
 Source of the recipe's form: arXiv:2104.00749 (four cross-entropies, polynomial decay).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import itertools
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from adpc_ros.labels import IGNORE_ID, ClassSet
-from adpc_ros.learning.datasets import Sample, open_samples
+from adpc_ros.learning.batches import (
+    Batch,
+    Draws,
+    Samples,
+    balanced_weights,
+    draw_batches,
+    to_tensors,
+)
+from adpc_ros.learning.config import TrainConfig
+from adpc_ros.learning.distributed import Processes, start_processes
 from adpc_ros.learning.evaluate import evaluate
-from adpc_ros.learning.losses import exit_losses
-from adpc_ros.learning.transforms import augment
+from adpc_ros.learning.losses import exit_losses, label_counts, label_weight
+from adpc_ros.learning.norms import average_norms, synchronise_norms
+from adpc_ros.learning.output import OutputFolder, Scalars
+from adpc_ros.learning.preparation import build_network, build_optimizer, open_data
 from adpc_ros.network import checkpoint
-from adpc_ros.network.anytime import AnytimeNetwork
 
 log = logging.getLogger(__name__)
 
-
-class Samples(Protocol):
-    """Labelled images by index."""
-
-    def __len__(self) -> int:
-        """Give the number of images."""
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """
-    A recipe.
-
-    :param network: keys of :class:`adpc_ros.network.anytime.NetworkConfig`.
-    :param data: training images, as :func:`adpc_ros.learning.datasets.open_samples` takes them.
-    :param validation: likewise, of the same classes.
-    :param output: folder for checkpoints; training resumes from what it finds there.
-    :param epochs: passes over the training images.
-    :param batch_size: images in a step.
-    :param crop: (H, W) of the training window in pixels, multiples of 32.
-    :param scales: range of the random resize.
-    :param colour: strength of the random colour change, 0 to 1.
-    :param learning_rate: at the first step; falls polynomially (power 0.9) to zero.
-    :param weight_decay: of AdamW.
-    :param adaptive_from: first epoch with confidence adaptivity.
-    :param class_balance: c in the class weights 1 / ln(c + share of the class); 0 for none.
-    :param synthetic_share: share of samples drawn from procedural streets, 0 to 1.
-    :param initial: weights to start from; empty for random ones.
-    :param evaluate_every: epochs between validations.
-    :param norm_batches: batches over which BatchNorm's statistics are averaged anew before a
-        validation, since in a short training the running ones lag behind; 0 for none.
-    :param seed: of everything random.
-    :raises ValueError: if a value is outside its range.
-    """
-
-    network: dict[str, Any]
-    data: str
-    validation: str
-    output: str
-    epochs: int
-    batch_size: int = 6
-    crop: tuple[int, int] = (192, 256)
-    scales: tuple[float, float] = (0.5, 1.0)
-    colour: float = 0.3
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    adaptive_from: int = 0
-    class_balance: float = 1.1
-    synthetic_share: float = 0.0
-    initial: str = ''
-    evaluate_every: int = 5
-    norm_batches: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.evaluate_every < 1:
-            raise ValueError(
-                'expected epochs, batch_size and evaluate_every of 1 or more, got '
-                f'{self.epochs}, {self.batch_size} and {self.evaluate_every}'
-            )
-        if self.norm_batches < 0:
-            raise ValueError(f'expected norm_batches of 0 or more, got {self.norm_batches}')
-        if len(self.crop) != 2 or any(edge < 32 or edge % 32 for edge in self.crop):
-            raise ValueError(f'expected a crop (H, W) of multiples of 32, got {self.crop}')
-        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
-            raise ValueError(f'expected scales (low, high), both positive, got {self.scales}')
-        if not (0 <= self.synthetic_share <= 1 and 0 <= self.colour <= 1):
-            raise ValueError(
-                'expected synthetic_share and colour in [0, 1], got '
-                f'{self.synthetic_share} and {self.colour}'
-            )
-
-
-def read_config(path: str | Path) -> TrainConfig:
-    """
-    Read a recipe from YAML.
-
-    :raises ValueError: if it is not YAML, for unknown or missing keys and for values out of range.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path}: expected YAML ({error})') from error
-    fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
-    if not isinstance(values, dict):
-        raise ValueError(f'{path}: expected keys and values, got {type(values).__name__}')
-    if unknown := values.keys() - fields.keys():
-        raise ValueError(f'{path}: unknown keys {sorted(unknown)}: expected {sorted(fields)}')
-    required = {k for k, f in fields.items() if f.default is dataclasses.MISSING}
-    if missing := required - values.keys():
-        raise ValueError(f'{path}: missing keys {sorted(missing)}')
-    try:
-        for key in ('crop', 'scales'):
-            if key in values:
-                values[key] = tuple(values[key])
-        return TrainConfig(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{path}: {error}') from error
-
-
-def class_weights(samples: Samples, classes: ClassSet, balance: float) -> list[float] | None:
-    """
-    Weigh rare classes up.
-
-    :param balance: c in 1 / ln(c + share), scaled to a mean of 1; 0 gives None.
-
-    Source: arXiv:1606.02147, section 5.2.
-    """
-    if balance == 0:
-        return None
-    counts = np.zeros(IGNORE_ID + 1, np.int64)
-    for index in tqdm(range(len(samples)), 'class shares'):
-        counts += np.bincount(samples[index].label.ravel(), minlength=IGNORE_ID + 1)
-    share = counts[: classes.count] / max(1, counts[: classes.count].sum())
-    weights = 1.0 / np.log(balance + share)
-    return [float(w) for w in weights / weights.mean()]
-
-
-def draw_batches(
-    samples: Samples, synthetic: Samples | None, config: TrainConfig, epoch: int
-) -> Iterator[list[Sample]]:
-    """Yield an epoch's batches; the same epoch always yields the same."""
-    order = np.random.default_rng((config.seed, epoch)).permutation(len(samples))
-    for first in range(0, len(order) - config.batch_size + 1, config.batch_size):
-        batch = []
-        for position in range(first, first + config.batch_size):
-            rng = np.random.default_rng((config.seed, epoch, position))
-            if synthetic is not None and rng.random() < config.synthetic_share:
-                sample = synthetic[int(rng.integers(len(synthetic)))]
-            else:
-                sample = samples[int(order[position])]
-            batch.append(augment(sample, config.crop, config.scales, config.colour, rng))
-        yield batch
-
-
-def to_tensors(
-    batch: Sequence[Sample], network: AnytimeNetwork, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Give (B, 3, H, W) float32 normalised images and (B, H, W) int64 labels."""
-    images = torch.from_numpy(np.stack([s.image for s in batch])).to(device).permute(0, 3, 1, 2)
-    mean = torch.tensor(network.config.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(network.config.std, device=device).view(1, 3, 1, 1)
-    x = ((images / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-    return x, torch.from_numpy(np.stack([s.label for s in batch])).long().to(device)
+_POWER = 0.9
+_SCALARS_EVERY = 10  # optimizer steps
 
 
 def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
     """
     Train, or go on where an earlier run with the same output folder stopped.
 
+    Under torchrun, together with the other processes; data and output folder must be the same
+    for all of them. On the CPU an interrupted run gives the same bits as one that was not.
+
     :param synthetic: source of the synthetic share.
     :return: the weights file with the best validation result at the last exit.
-    :raises ValueError: if the data are missing, a synthetic share is asked for without source, or
-        the earlier run had another recipe or other data.
+    :raises ValueError: if the data are missing, a synthetic share is asked for without source, the
+        recipe does not fit the data or the processes, or the earlier run had another recipe or
+        other data.
     """
     if config.synthetic_share and synthetic is None:
         raise ValueError('synthetic_share is set: expected a source of synthetic samples')
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    samples, validation = open_samples(config.data), open_samples(config.validation)
-    if samples.classes != validation.classes:
-        raise ValueError(
-            f'{config.validation}: expected the classes of {samples.classes.name}, '
-            f'got those of {validation.classes.name}'
+    with start_processes() as processes:
+        return Training(config, synthetic, processes).run()
+
+
+class Training:
+    """A training in one process, alone or as one of several."""
+
+    def __init__(
+        self, config: TrainConfig, synthetic: Samples | None, processes: Processes
+    ) -> None:
+        """
+        Open the data, build the network, and take up what an earlier run saved.
+
+        :raises ValueError: as :func:`train` does.
+        """
+        self.config, self.synthetic, self.processes = config, synthetic, processes
+        self.samples, self.validation = open_data(config, processes.count)
+        self.classes = self.samples.classes
+        self.output = OutputFolder(config.output)
+        self.output.folder.mkdir(parents=True, exist_ok=True)
+        self.recipe = json.dumps(
+            {**dataclasses.asdict(config), 'data_digest': self.samples.digest()}
         )
-    if len(samples) < config.batch_size:
-        raise ValueError(
-            f'{config.data}: expected images for a batch of {config.batch_size}, '
-            f'got {len(samples)}'
+        state = self.output.read_state(self.recipe, processes.device)
+        network = build_network(config, self.classes.count, fresh=state is None)
+        if processes.count > 1:
+            synchronise_norms(network)
+        network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
+        self.optimizer = build_optimizer(config, network)
+        self.steps_per_epoch = len(self.samples) // config.batch_size
+        self.schedule = torch.optim.lr_scheduler.PolynomialLR(
+            self.optimizer, config.epochs * self.steps_per_epoch, power=_POWER
         )
-    torch.manual_seed(config.seed)
-    network = AnytimeNetwork(
-        checkpoint.config_from_dict({**config.network, 'class_count': samples.classes.count})
-    )
-    if config.initial:
-        network.load_state_dict(checkpoint.load(config.initial).network.state_dict())
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
-    )
-    steps_per_epoch = len(samples) // config.batch_size
-    schedule = torch.optim.lr_scheduler.PolynomialLR(
-        optimizer, config.epochs * steps_per_epoch, power=0.9
-    )
-    first_epoch, best = 0, -1.0
-    recipe = json.dumps({**dataclasses.asdict(config), 'data_digest': samples.digest()})
-    state_file = output / 'last.pt'
-    if state_file.exists():
-        state = torch.load(state_file, map_location=device, weights_only=True)
-        _check_same(state.get('recipe', ''), recipe, state_file)
-        network.load_state_dict(state['network'])
-        optimizer.load_state_dict(state['optimizer'])
-        schedule.load_state_dict(state['schedule'])
-        first_epoch, best = state['epoch'], state['best']
-        log.info('resumed after epoch %d', first_epoch)
-    weights = class_weights(samples, samples.classes, config.class_balance)
-    best_file = output / 'best.safetensors'
-    for epoch in range(first_epoch, config.epochs):
-        network.train()
-        adaptive = network.config.adaptivity is not None and epoch >= config.adaptive_from
-        started, losses = time.monotonic(), []
-        batches = draw_batches(samples, synthetic, config, epoch)
-        for batch in tqdm(batches, f'epoch {epoch + 1}/{config.epochs}', steps_per_epoch):
-            image, label = to_tensors(batch, network, device)
-            loss = torch.stack(exit_losses(network(image, adaptive), label, weights)).sum()
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-        record: dict[str, Any] = {
+        self.epoch, self.step, self.best = 0, 0, -1.0
+        self.losses: list[Tensor] = []  # (exits,) float of each step of the epoch
+        self.seconds = 0.0
+        self.class_weights: Sequence[float] | None = config.class_weights
+        if state is not None:
+            self._take_up(state)
+        elif config.class_weights is None:
+            self.class_weights = balanced_weights(
+                self.samples, self.classes, config.class_balance or 0, processes
+            )
+        processes.check_same(f'{self.recipe} at {self.epoch}, {self.step}', 'recipe, data, state')
+        weights = config.exit_weights or (1.0,) * network.config.exit_count
+        self.exit_weights = torch.tensor(
+            weights, dtype=torch.get_default_dtype(), device=processes.device
+        )
+        self.model = self._share_gradients()
+        self.scalars: Scalars | None = None
+
+    def run(self) -> Path:
+        """Train what is left of the epochs; gives the weights file."""
+        if self.epoch < self.config.epochs and self.processes.is_main:
+            self.output.forget_records(self.epoch)
+            self.scalars = Scalars(self.output.folder, self._steps())
+        try:
+            while self.epoch < self.config.epochs:
+                self._run_epoch()
+        finally:
+            if self.scalars is not None:
+                self.scalars.close()
+        return self.output.best
+
+    def _steps(self) -> int:
+        return self.epoch * self.steps_per_epoch + self.step
+
+    def _run_epoch(self) -> None:
+        config, processes, epoch = self.config, self.processes, self.epoch
+        adaptive = self.network.config.adaptivity is not None and epoch >= config.adaptive_from
+        self.network.train()
+        draws = Draws(self.samples, self.synthetic, config, epoch)
+        started, before = time.monotonic(), self.seconds
+        steps = tqdm(
+            draw_batches(draws, processes, self.step),
+            f'epoch {epoch + 1}/{config.epochs}',
+            self.steps_per_epoch,
+            initial=self.step,
+            disable=not processes.is_main,
+        )
+        for parts in steps:
+            self.losses.append(self._optimize(parts, adaptive))
+            self.step += 1
+            self.seconds = before + time.monotonic() - started
+            self._report()
+            if config.save_every and self._steps() % config.save_every == 0:
+                self._save()
+        losses = torch.stack(self.losses)
+        record = {
             'epoch': epoch + 1,
-            'loss': float(np.mean(losses)),
-            'seconds': time.monotonic() - started,
+            'loss': float((losses * self.exit_weights).sum(1).double().mean()),
+            'seconds': self.seconds,
         }
         if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
             if config.norm_batches:
-                again = itertools.islice(
-                    draw_batches(samples, synthetic, config, epoch), config.norm_batches
-                )
-                images = (to_tensors(batch, network, device)[0] for batch in again)
-                average_norms(network, images, adaptive)
-            pairs = (validation[i] for i in range(len(validation)))
-            result = evaluate(network.eval(), pairs, adaptive, progress=False)
-            record |= {'miou': result.miou, 'masked_share': result.masked_share}
-            judged = float(np.nan_to_num(result.miou[-1]))  # nothing to judge by counts as 0
-            if judged > best:
-                best = judged
-                shown = ' '.join(f'{100 * m:.1f}' for m in result.miou)
-                info = {
-                    'data': config.data,
-                    'result': f'mIoU at exits 1-4: {shown} % on {config.validation}',
-                    'epoch': str(epoch + 1),
-                    'recipe': recipe,
-                }
-                checkpoint.save(best_file, network, samples.classes, info)
-        with open(output / 'log.jsonl', 'a') as file:
-            file.write(json.dumps(record) + '\n')
-        checkpoint.save(
-            output / 'last.safetensors', network, samples.classes, {'epoch': str(epoch + 1)}
+                again = draw_batches(draws, processes, 0, config.norm_batches)
+                images = (self._tensors(part)[0] for parts in again for part in parts)
+                average_norms(self.network, images, adaptive)
+            if processes.is_main:
+                record |= self._validate(adaptive)
+        self.epoch, self.step, self.losses, self.seconds = epoch + 1, 0, [], 0.0
+        if processes.is_main:
+            self.output.add_record(record)
+            info = {'epoch': str(self.epoch)}
+            checkpoint.save(self.output.last, self.network, self.classes, info)
+        self._save()
+        processes.wait()  # for the validation
+
+    def _share_gradients(self) -> nn.Module:
+        """Give the network as the processes compute it together."""
+        if self.processes.count == 1:
+            return self.network
+        device = self.processes.device
+        return DistributedDataParallel(
+            self.network,
+            device_ids=[device] if device.type == 'cuda' else None,
+            forward_sync_buffers=False,  # SyncBatchNorm2d's are the same everywhere
+            # The interpolation's parameters are unused before adaptivity begins; then they must
+            # be looked for in every step.
+            find_unused_parameters=self.config.adaptive_from > 0,
         )
-        partial = output / 'last.pt.partial'
-        torch.save(
+
+    def _tensors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return to_tensors(batch, self.network.config, self.processes.device)
+
+    def _optimize(self, parts: list[Batch], adaptive: bool) -> Tensor:
+        """
+        Take one optimizer step.
+
+        :param parts: this process's share of each part of the batch.
+        :return: (exits,) float, the loss of each exit over the whole batch.
+        """
+        processes, device = self.processes, self.processes.device
+        autocast = torch.autocast(
+            device.type, torch.bfloat16, enabled=self.config.autocast == 'bfloat16'
+        )
+        # Each pixel weighs the same, in whichever process and part it is: so the sum is divided
+        # by the weight of all of them, and a gradient that is averaged is multiplied before.
+        labels = torch.cat([part.label.flatten() for part in parts]).to(device)
+        counts = processes.sum(label_counts(labels, self.classes.count))
+        total = label_weight(counts, self.class_weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        seen = torch.zeros_like(self.exit_weights)
+        for index, part in enumerate(parts):
+            image, label = self._tensors(part)
+            with contextlib.ExitStack() as stack:
+                if index + 1 < len(parts) and isinstance(self.model, DistributedDataParallel):
+                    stack.enter_context(self.model.no_sync())
+                with autocast:
+                    logits = self.model(image, adaptive)
+                losses = torch.stack(exit_losses(logits, label, self.class_weights, total))
+                loss = (losses * self.exit_weights).sum() * processes.count
+                torch.autograd.backward(loss)
+            seen += losses.detach()
+        self.optimizer.step()
+        self.schedule.step()
+        return processes.sum(seen)
+
+    def _report(self) -> None:
+        if self.scalars is not None and (self._steps() - 1) % _SCALARS_EVERY == 0:
+            rates = [float(rate) for rate in self.schedule.get_last_lr()]
+            self.scalars.add('loss', self.losses[-1].tolist(), self._steps())
+            self.scalars.add('learning_rate', rates, self._steps())
+
+    def _validate(self, adaptive: bool) -> dict[str, Any]:
+        """Judge the network, and keep it if it is the best so far; gives the record's part."""
+        pairs = (self.validation[i] for i in range(len(self.validation)))
+        result = evaluate(self.network.eval(), pairs, adaptive, progress=False)
+        if self.scalars is not None:
+            self.scalars.add('miou', result.miou, self._steps())
+        judged = float(np.nan_to_num(result.miou[-1]))  # nothing to judge by counts as 0
+        if judged > self.best:
+            self.best = judged
+            shown = ' '.join(f'{100 * m:.1f}' for m in result.miou)
+            info = {
+                'data': self.config.data,
+                'result': f'mIoU at exits 1-4: {shown} % on {self.config.validation}',
+                'epoch': str(self.epoch + 1),
+                'recipe': self.recipe,
+            }
+            checkpoint.save(self.output.best, self.network, self.classes, info)
+        return {'miou': result.miou, 'masked_share': result.masked_share}
+
+    def _save(self) -> None:
+        if not self.processes.is_main:
+            return
+        self.output.write_state(
             {
-                'network': network.state_dict(),
-                'optimizer': optimizer.state_dict(),
-                'schedule': schedule.state_dict(),
-                'epoch': epoch + 1,
-                'best': best,
-                'recipe': recipe,
-            },
-            partial,
+                'network': self.network.state_dict(),
+                'optimizer': self.optimizer.state_dict(),
+                'schedule': self.schedule.state_dict(),
+                'class_weights': list(self.class_weights) if self.class_weights else None,
+                'epoch': self.epoch,
+                'step': self.step,
+                'losses': self.losses,
+                'seconds': self.seconds,
+                'best': self.best,
+                'recipe': self.recipe,
+            }
         )
-        partial.replace(state_file)
-    return best_file
 
-
-@torch.no_grad()
-def average_norms(network: AnytimeNetwork, images: Iterable[Tensor], adaptive: bool) -> None:
-    """
-    Replace BatchNorm's running statistics by averages over some batches.
-
-    :param images: each (B, 3, H, W) float, normalised.
-    :param adaptive: as the network is trained.
-    """
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    network.train()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # an average over all batches
-    for image in images:
-        network(image, adaptive)
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-
-
-def _check_same(earlier: str, recipe: str, path: Path) -> None:
-    before, now = json.loads(earlier or '{}'), json.loads(recipe)
-    changed = [
-        f'{key} {before.get(key)!r}, now {value!r}'
-        for key, value in now.items()
-        if before.get(key) != value
-    ]
-    if changed:
-        raise ValueError(
-            f'{path} is of another recipe ({"; ".join(changed)}): '
-            'expected the same, or another output folder'
-        )
+    def _take_up(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state['network'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.schedule.load_state_dict(state['schedule'])
+        self.epoch, self.step, self.best = state['epoch'], state.get('step', 0), state['best']
+        self.losses, self.seconds = state.get('losses', []), state.get('seconds', 0.0)
+        if 'class_weights' in state:
+            self.class_weights = state['class_weights']
+        elif self.config.class_weights is None:  # of a version that did not keep them
+            self.class_weights = balanced_weights(
+                self.samples, self.classes, self.config.class_balance or 0, self.processes
+            )
+        if self.processes.is_main:
+            log.info('resumed after epoch %d, step %d', self.epoch, self.step)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adpc_ros.labels import IGNORE_ID
-from adpc_ros.learning.datasets import Sample
+from adpc_ros.learning.sample import Sample
 
 
 def scale(sample: Sample, factor: float) -> Sample:

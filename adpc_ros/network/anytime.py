@@ -34,8 +34,12 @@ class NetworkConfig:
     :param adaptivity: None for a network without masked convolutions.
     :param mean: RGB mean of the training images, on a scale of 0 to 1.
     :param std: RGB standard deviation, likewise.
-    :raises ValueError: for an unknown architecture or head, fewer than two classes, or a mean or
-        standard deviation that is not three numbers (the latter positive).
+    :param temperatures: one for each exit: what its class scores are divided by before the
+        confidence that is published; 1.0 changes nothing. Scores, active maps and class ids know
+        nothing of it. A network whose heads are none uses the last.
+    :raises ValueError: for an unknown architecture or head, fewer than two classes, a mean or
+        standard deviation that is not three numbers (the latter positive), or temperatures that
+        are not four positive finite numbers, in the range of normal float32 numbers.
     """
 
     architecture: str
@@ -44,6 +48,7 @@ class NetworkConfig:
     adaptivity: Adaptivity | None = None
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    temperatures: tuple[float, ...] = (1.0,) * EXIT_COUNT
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -58,11 +63,24 @@ class NetworkConfig:
             raise ValueError(f'expected 3 means and 3 positive std, got {self.mean}, {self.std}')
         if self.heads is Heads.NONE and self.adaptivity is not None:
             raise ValueError('adaptivity needs early exits: heads is none')
+        object.__setattr__(self, 'temperatures', tuple(float(t) for t in self.temperatures))
+        normal = torch.finfo(torch.float32)  # the inverse of a smaller one would not be finite
+        if len(self.temperatures) != EXIT_COUNT or not all(
+            normal.tiny <= t <= normal.max for t in self.temperatures
+        ):
+            raise ValueError(
+                f'expected {EXIT_COUNT} positive finite temperatures, got {self.temperatures}'
+            )
 
     @property
     def exit_count(self) -> int:
         """Number of exits: 4, or 1 for the base network."""
         return 1 if self.heads is Heads.NONE else EXIT_COUNT
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether any temperature changes what is published."""
+        return any(t != 1.0 for t in self.temperatures)
 
     @property
     def sizes(self) -> Architecture:

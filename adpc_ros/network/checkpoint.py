@@ -59,7 +59,7 @@ def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
         raise ValueError(f'unknown keys {sorted(unknown)}: expected some of {sorted(known)}')
     adaptivity = values.pop('adaptivity', None)
     try:
-        for key in ('mean', 'std'):
+        for key in ('mean', 'std', 'temperatures'):
             if key in values:
                 values[key] = tuple(values[key])
         return NetworkConfig(
@@ -95,6 +95,18 @@ def save(
     partial = path.with_suffix('.partial')
     save_file(tensors, str(partial), metadata)
     partial.replace(path)
+
+
+def is_own(path: str | Path) -> bool:
+    """Tell whether a file is one that :func:`save` wrote, and not of tensors alone or another."""
+    path = Path(path)
+    if path.suffix != '.safetensors' or not path.is_file():
+        return False
+    try:
+        with safe_open(str(path), framework='pt') as file:
+            return 'format' in (file.metadata() or {}) and 'network' in file.metadata()
+    except (SafetensorError, OSError):
+        return False
 
 
 def load(path: str | Path) -> Checkpoint:

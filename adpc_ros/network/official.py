@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from adpc_ros.network.anytime import AnytimeNetwork
@@ -57,16 +59,18 @@ class Filled(NamedTuple):
 
 def read(path: str | Path) -> Released:
     """
-    Read a released PyTorch file: of ADP-C, or of HRNet for Cityscapes or ImageNet.
+    Read a released file: of ADP-C, or of HRNet for Cityscapes or ImageNet (timm's, too).
 
-    :param path: of the file; its entries may lie under ``state_dict``, and all of them under
-        ``model.``.
+    :param path: of a PyTorch file, or of safetensors by its name; entries may lie under
+        ``state_dict``, and all of them under ``model.``.
     :return: its tensors, on the CPU, by the names that :class:`AnytimeNetwork` uses.
     :raises CheckpointError: if the file is missing, broken, no table of tensors, or holds objects
         that only unpickling could bring back.
     """
     path = Path(path)
-    content = _unpickle_tensors(path)
+    if not path.is_file():
+        raise CheckpointError(f'weights not found: {path}')
+    content = _safetensors(path) if path.suffix == '.safetensors' else _unpickle_tensors(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f'{path}: expected a table of tensors, got {_kind(content)}')
     left_out: list[str] = []
@@ -98,6 +102,7 @@ def fill(
     tensors: Mapping[str, Tensor],
     path: str | Path,
     backbone_only: bool = False,
+    add_masks: bool = False,
 ) -> Filled:
     """
     Give a network the weights of a file, whose entries must be exactly the network's.
@@ -110,6 +115,8 @@ def fill(
     :param path: of the file, for messages.
     :param backbone_only: the heads keep their initial values, whatever the file has for them; so
         do the interpolation parameters if the file has none in the backbone.
+    :param add_masks: the file is of a network without masks, and the interpolation parameters
+        keep their initial values.
     :return: what the file did not give, and what of it was left out.
     :raises CheckpointError: with every kind of difference, the first of each, and how many.
     """
@@ -117,9 +124,11 @@ def fill(
     taken = {k: v for k, v in tensors.items() if not (backbone_only and _part(k) in _HEADS)}
     unmasked = not any(name.endswith(_LAMBDA) for name in taken)
     expected = {name for name in own if not name.endswith((_COUNTER, _DISTANCES))}
-    fresh: set[str] = set()
-    if backbone_only:
-        fresh = {k for k in expected if _part(k) in _HEADS or (unmasked and k.endswith(_LAMBDA))}
+    if add_masks and not unmasked:
+        raise CheckpointError(f'{path}: expected a network without masks to add them to')
+    fresh = {k for k in expected if backbone_only and _part(k) in _HEADS}
+    if unmasked and (backbone_only or add_masks):
+        fresh |= {k for k in expected if k.endswith(_LAMBDA)}
     missing = sorted(expected - fresh - taken.keys())
     unexpected = sorted(taken.keys() - own.keys())
     common = sorted(taken.keys() & own.keys())
@@ -162,15 +171,20 @@ def fill(
     )
     fresh_lambdas = any(_part(name) not in _HEADS for name in fresh)
     return Filled(
-        _parts(name for name in fresh if _part(name) in _HEADS)
+        _parts(name for name in fresh if backbone_only and _part(name) in _HEADS)
         + ([f'*{_LAMBDA}'] if fresh_lambdas else []),
         _parts(tensors.keys() - taken.keys()),
     )
 
 
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f'{path}: expected a safetensors file ({error})') from error
+
+
 def _unpickle_tensors(path: Path) -> object:
-    if not path.is_file():
-        raise CheckpointError(f'weights not found: {path}')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
@@ -214,7 +228,7 @@ def _explanation(missing: list[str], unexpected: list[str], distances: list[Tens
         return f' (the file has a window of {distances[0].shape[0]})'
     if missing and not unexpected:
         if all(name.endswith(_LAMBDA) for name in missing):
-            return ' (the file has no masks)'
+            return ' (the file has no masks: convert --add-masks adds them)'
         if all(_part(name) in _HEADS or name.endswith(_LAMBDA) for name in missing):
             return ' (the file lacks heads: take its backbone only)'
     if unexpected and not missing:

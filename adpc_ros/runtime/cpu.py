@@ -94,6 +94,7 @@ class CpuPlan:
             config.class_count,
             adaptivity is not None and adaptivity.criterion is Criterion.ENTROPY,
             (ctypes.c_float * 3)(*thresholds),
+            (ctypes.c_float * native.EXITS)(*config.temperatures),
             confident_threshold(config),
             _floats(table),
             error,

@@ -72,8 +72,9 @@ class RenderedExit(NamedTuple):
     An exit, ready to be published.
 
     ``rendered`` holds class ids and confidence; ``mean_confidence`` and ``confident_share``
-    (pixels at or above the threshold) are in [0, 1]; ``gimac`` is spent so far;
-    ``active_share`` is what the next exit will still compute; ``time_s`` when it was rendered.
+    (pixels at or above the threshold), both of that calibrated confidence, are in [0, 1];
+    ``gimac`` is spent so far; ``active_share`` is what the next exit will still compute;
+    ``time_s`` when it was rendered.
     """
 
     frame_id: int

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from adpc_ros.network.adaptivity import Criterion
+from adpc_ros.network.adaptivity import ActiveMap, Criterion
 from adpc_ros.network.anytime import SIZE_MULTIPLE, NetworkConfig
 
 CONFIDENT = 0.998  # the paper's threshold, where a network has none of its own
@@ -27,7 +27,8 @@ class Rendered(NamedTuple):
     """
     Class ids and confidence of one exit, at the image's size.
 
-    ``class_ids`` (H, W) uint8; ``confidence`` (H, W) uint8, 0 to 255 for 0 to 1.
+    ``class_ids`` (H, W) uint8; ``confidence`` (H, W) uint8, 0 to 255 for 0 to 1, calibrated with
+    the temperature of whichever exit made the prediction.
     """
 
     class_ids: NDArray[np.uint8]
@@ -35,7 +36,7 @@ class Rendered(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Sums over a band's pixels: confidence (0 to 1 each), and how many are confident."""
+    """Sums over a band's pixels: confidence as published (0 to 1 each), how many are sure."""
 
     confidence_sum: float
     confident_pixels: float
@@ -48,7 +49,7 @@ def padded_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def confident_threshold(config: NetworkConfig) -> float:
-    """Give the confidence (0 to 1) from which on a pixel counts as confident."""
+    """Give the published confidence (0 to 1) from which on a pixel counts as confident."""
     adaptivity = config.adaptivity
     if adaptivity is None or adaptivity.criterion is not Criterion.MAX_PROBABILITY:
         return CONFIDENT
@@ -81,6 +82,34 @@ def to_input(image: NDArray[np.uint8], config: NetworkConfig, device: torch.devi
     return x
 
 
+def inverse_temperatures(
+    logits: Tensor,
+    config: NetworkConfig,
+    exit_index: int,
+    active: ActiveMap | None,
+    before: Tensor | None,
+) -> Tensor | None:
+    """
+    Give what the class scores of each cell are multiplied by for its confidence.
+
+    It is 1 / T of the exit that computed the cell last, so it is carried over as the scores are.
+
+    :param logits: (1, K, h, w) float, this exit's class scores after carry-over.
+    :param exit_index: of the network's own four exits: 4 for a network whose heads are none.
+    :param active: what this exit computed (True = compute); None for everything.
+    :param before: (1, 1, h, w) float32, the same of the exit before; None at the first one.
+    :return: (1, 1, h, w) float32; None if all temperatures are 1.
+    """
+    if not config.calibrated:
+        return None
+    inverse = logits.new_full(
+        (1, 1, *logits.shape[2:]), 1.0 / config.temperatures[exit_index - 1], dtype=torch.float32
+    )
+    if active is None or before is None:
+        return inverse
+    return torch.where(active.at((logits.shape[2], logits.shape[3])), inverse, before)
+
+
 def upsample_rows(logits: Tensor, scale: int, first: int, last: int) -> Tensor:
     """
     Upsample class scores bilinearly, rows ``first`` to ``last`` of the result only.
@@ -109,15 +138,21 @@ def render_bands(
     into: Rendered,
     threshold: float = 1.0,
     scale: int = 4,
+    inverse_temperature: Tensor | None = None,
 ) -> Iterator[Band]:
     """
     Render an exit band by band; work is done when the iterator is advanced.
 
+    Class ids are those of the upsampled scores. The confidence is the top softmax probability of
+    the upsampled scores times the upsampled inverse temperature.
+
     :param logits: (1, K, h, w) float class scores of a padded image.
     :param size: (H, W) of the image itself, at most ``scale`` times the logits' size.
     :param into: arrays of that size that are filled.
-    :param threshold: pixels at or above this confidence count as confident.
+    :param threshold: pixels at or above this (calibrated) confidence count as confident.
     :param scale: pixels of the padded image for one cell of the logits.
+    :param inverse_temperature: (1, 1, h, w) float, positive, as :func:`inverse_temperatures`
+        gives it; None for 1 everywhere.
     :return: an iterator over the bands.
     """
     height, width = size
@@ -125,20 +160,28 @@ def render_bands(
         last = min(first + ROWS_PER_BAND, height)
         scores = upsample_rows(logits, scale, first, last)[0, :, :, :width].float()
         top, ids = scores.max(dim=0)
-        probability = 1.0 / (scores - top).exp_().sum(dim=0)
+        below = scores - top
+        if inverse_temperature is not None:
+            below *= upsample_rows(inverse_temperature, scale, first, last)[0, :, :, :width]
+        probability = 1.0 / below.exp_().sum(dim=0)
         sums = torch.stack([probability.sum(), (probability >= threshold).sum()]).tolist()
         into.class_ids[first:last] = ids.to(torch.uint8).cpu().numpy()
         into.confidence[first:last] = (probability * 255.0).round_().to(torch.uint8).cpu().numpy()
         yield Band(*sums)
 
 
-def render(logits: Tensor, size: tuple[int, int], scale: int = 4) -> tuple[Rendered, float]:
+def render(
+    logits: Tensor,
+    size: tuple[int, int],
+    scale: int = 4,
+    inverse_temperature: Tensor | None = None,
+) -> tuple[Rendered, float]:
     """
     Render an exit in one go.
 
-    :param logits: as in :func:`render_bands`.
-    :return: the rendered exit and the mean confidence of its pixels, 0 to 1.
+    :param logits: as in :func:`render_bands`, and likewise ``inverse_temperature``.
+    :return: the rendered exit and the mean (calibrated) confidence of its pixels, 0 to 1.
     """
     into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
-    bands = render_bands(logits, size, into, scale=scale)
+    bands = render_bands(logits, size, into, scale=scale, inverse_temperature=inverse_temperature)
     return into, sum(band.confidence_sum for band in bands) / (size[0] * size[1])

@@ -10,7 +10,7 @@ from pathlib import Path
 import adpc_ros
 
 LIBRARY = 'libadpc_cpu.so'
-VERSION = 1
+VERSION = 2
 MAX_EDGE = 16384
 
 CONV, RESAMPLE, HEAD = 0, 1, 2
@@ -112,7 +112,7 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         (
             'adpc_create',
             plan,
-            (c_char_p, *(c_int32,) * 4, Floats, c_float, Floats, c_char_p, c_int32),
+            (c_char_p, *(c_int32,) * 4, Floats, Floats, c_float, Floats, c_char_p, c_int32),
         ),
         ('adpc_destroy', None, (plan,)),
         ('adpc_add_slot', c_int32, (plan, c_int32, c_int32, c_int32)),

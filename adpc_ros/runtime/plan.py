@@ -30,9 +30,10 @@ class ComputedExit(NamedTuple):
     One exit of an image.
 
     ``exit_index`` counts from 1. ``rendered`` holds class ids and confidence, in new arrays;
-    ``mean_confidence`` and ``confident_share`` (pixels at or above the threshold) are in [0, 1];
-    ``macs`` are the multiply-accumulates so far, by the paper's convention; ``active_share`` (0 to
-    1) is what the next exit will compute of 1/4 resolution.
+    ``mean_confidence`` and ``confident_share`` (pixels at or above the threshold), both of the
+    published, calibrated confidence, are in [0, 1]; ``macs`` are the multiply-accumulates so far,
+    by the paper's convention; ``active_share`` (0 to 1) is what the next exit will compute of 1/4
+    resolution.
     """
 
     exit_index: int

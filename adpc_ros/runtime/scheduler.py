@@ -61,7 +61,8 @@ class Policy:
     :param min_exit: a newer frame or a deadline stops no frame before this exit.
     :param max_exit: no frame goes beyond this exit.
     :param deadline_s: from a frame's stamp to its mask, in seconds; infinite for none.
-    :param target_confidence: a frame ends once its mean confidence is above; 1.0 never.
+    :param target_confidence: a frame ends once the mean of its published confidence is above;
+        1.0 never.
     :param elevated_deadline_s: like ``deadline_s``, while the urgency is ELEVATED.
     :param urgent_max_exit: like ``max_exit`` and beside it, while the urgency is CRITICAL.
     :param max_age_s: older frames are dropped on arrival, in seconds; infinite for none.
@@ -270,7 +271,7 @@ class Scheduler:
         Take note that an exit can be published, and decide whether the frame goes on.
 
         :param exit_index: from 1, one after the other.
-        :param mean_confidence: over the image's pixels, 0 to 1.
+        :param mean_confidence: of the published confidence of the image's pixels, 0 to 1.
         """
         running = self._running
         if running is None or running.frame_id != frame_id:

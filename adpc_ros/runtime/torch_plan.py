@@ -14,7 +14,13 @@ from torch import Tensor
 from adpc_ros.network.adaptivity import ActiveMap, active_positions
 from adpc_ros.network.anytime import EXIT_COUNT, NetworkConfig
 from adpc_ros.runtime.fill import RingMap
-from adpc_ros.runtime.images import Rendered, confident_threshold, render_bands, to_input
+from adpc_ros.runtime.images import (
+    Rendered,
+    confident_threshold,
+    inverse_temperatures,
+    render_bands,
+    to_input,
+)
 from adpc_ros.runtime.plan import ComputedExit, StepTime
 from adpc_ros.runtime.program import Conv, Program, Step
 from adpc_ros.runtime.torch_layers import layer_of
@@ -27,7 +33,8 @@ class Done(NamedTuple):
     ``shape`` (1, C, H, W) of its output; ``share`` (0 to 1) of the active positions at that size;
     ``macs`` is the sum of multiply-accumulates so far. ``logits`` (1, K, H/4, W/4) float32, after
     carry-over, is given by the step that completes an exit; ``active_share`` (0 to 1) is what the
-    next exit will compute of that resolution.
+    next exit will compute of that resolution. ``inverse_temperature`` (1, 1, H/4, W/4) float32
+    comes with the logits, unless all temperatures are 1.
     """
 
     step: Step
@@ -36,6 +43,7 @@ class Done(NamedTuple):
     macs: int
     logits: Tensor | None
     active_share: float
+    inverse_temperature: Tensor | None = None
 
 
 class TorchPlan:
@@ -109,7 +117,10 @@ class TorchPlan:
         assert done.logits is not None
         into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
         total = confident = 0.0
-        for band in render_bands(done.logits, size, into, confident_threshold(self.config)):
+        threshold = confident_threshold(self.config)
+        for band in render_bands(
+            done.logits, size, into, threshold, inverse_temperature=done.inverse_temperature
+        ):
             total += band.confidence_sum
             confident += band.confident_pixels
             yield None
@@ -165,6 +176,7 @@ class TorchPlan:
         values: dict[int, Tensor] = {0: image}
         active: RingMap | None = None
         carried: Tensor | None = None
+        inverse: Tensor | None = None
         macs = 0
         for step, layer, frees in zip(self.program.steps, self._layers, self._frees):
             y = layer(active, *(values[slot] for slot in step.inputs))
@@ -182,6 +194,7 @@ class TorchPlan:
             if active is not None and carried is not None:
                 y = torch.where(active.at(size), y, carried)
             carried = y
+            inverse = inverse_temperatures(y, self.config, step.exit_index, active, inverse)
             if step.exit_index < EXIT_COUNT and active_maps is not None:
                 active = RingMap(active_maps[step.exit_index - 1].at(size))
             elif step.exit_index < EXIT_COUNT and adaptivity is not None:
@@ -191,4 +204,4 @@ class TorchPlan:
                     positions &= active.at(size)
                 active = RingMap(positions)
             next_share = 1.0 if active is None else active.share(size)
-            yield Done(step, tuple(y.shape), share, macs, y, next_share)
+            yield Done(step, tuple(y.shape), share, macs, y, next_share, inverse)

@@ -38,8 +38,16 @@ constexpr int kScale = 4;  // pixels for one cell of the scores, on either axis
 constexpr int kFirst[kScale] = {-1, -1, 0, 0};
 constexpr float kNearFirst[kScale] = {0.375f, 0.125f, 0.875f, 0.625f};
 
+template <int N>
+ALWAYS_INLINE F<N> at_pixel(const float* between, int px) {
+  const float* left = between + kFirst[px] + 1;
+  return load<N>(left) * splat<N>(kNearFirst[px]) +
+         load<N>(left + 1) * splat<N>(1.0f - kNearFirst[px]);
+}
+
 // Some cells of one row of pixels: class ids and confidence of a cell's four pixels in one word.
-// `between` holds the class scores, interpolated in rows: (classes, width), from a cell before on.
+// `between` holds the class scores, interpolated in rows: (classes, width), from a cell before on;
+// and then the inverse temperature, if there is one.
 template <int N>
 ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int width, int cell,
                                 uint32_t* all_ids, uint32_t* all_confidence, F<N>* sum,
@@ -50,16 +58,20 @@ ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int w
     F<N> top = splat<N>(-3.0e38f);
     I<N> best = I<N>{};
     for (int k = 0; k < a.classes; ++k) {
-      const float* left = between + k * width + kFirst[px] + 1;
-      const F<N> x = load<N>(left) * splat<N>(kNearFirst[px]) +
-                     load<N>(left + 1) * splat<N>(1.0f - kNearFirst[px]);
+      const F<N> x = at_pixel<N>(between + k * width, px);
       store<N>(score[k], x);
       const I<N> better = x > top;
       top = better ? x : top;
       best = better ? I<N>{} + k : best;
     }
     F<N> total = F<N>{};
-    for (int k = 0; k < a.classes; ++k) total += exp_negative<N>(load<N>(score[k]) - top);
+    if (a.inverse_temperature) {
+      const F<N> inverse = at_pixel<N>(between + a.classes * width, px);
+      for (int k = 0; k < a.classes; ++k)
+        total += exp_negative<N>((load<N>(score[k]) - top) * inverse);
+    } else {
+      for (int k = 0; k < a.classes; ++k) total += exp_negative<N>(load<N>(score[k]) - top);
+    }
     const F<N> probability = splat<N>(1.0f) / total;
     const I<N> inside = (counting<N>() + cell) * kScale + px < a.width;
     *sum += inside ? probability : F<N>{};
@@ -76,20 +88,23 @@ ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int w
 void render_block(const RenderArgs& a, int row, int block) {
   constexpr int N = kWide, WIDTH = 2 * kRenderBlock;  // 18 are used
   const int first = block * kRenderBlock;
-  float plane[3][kMaxClasses][WIDTH], between[kMaxClasses][WIDTH];
+  const int planes = a.classes + (a.inverse_temperature ? 1 : 0);
+  float plane[3][kMaxClasses + 1][WIDTH], between[kMaxClasses + 1][WIDTH];
   for (int dy = -1; dy <= 1; ++dy) {
     const int y = row + dy < 0 ? 0 : smaller_of(row + dy, a.rows - 1);
     for (int i = 0; i < kRenderBlock + 2; ++i) {
       const int x = first + i - 1 < 0 ? 0 : smaller_of(first + i - 1, a.columns - 1);
       const float* from = cell_of<const float>(a.scores, at(y, x));
       for (int k = 0; k < a.classes; ++k) plane[dy + 1][k][i] = from[k];
+      if (a.inverse_temperature)
+        plane[dy + 1][a.classes][i] = a.inverse_temperature[y * a.columns + x];
     }
   }
   F<N> sum = F<N>{};
   I<N> count = I<N>{};
   for (int py = 0; py < kScale && row * kScale + py < a.height; ++py) {
     const float near = kNearFirst[py];
-    for (int k = 0; k < a.classes; ++k) {
+    for (int k = 0; k < planes; ++k) {
       const float *upper = plane[kFirst[py] + 1][k], *under = plane[kFirst[py] + 2][k];
       for (int i = 0; i < kRenderBlock + 2; i += N)
         store<N>(between[k] + i, load<N>(upper + i) * splat<N>(near) +

@@ -82,6 +82,11 @@ class Network {
     for (float& threshold : thresholds)
       threshold = static_cast<float>(entropy ? random.real(0.3, 1.0) * std::log(classes)
                                              : random.real(1.0 / classes, 1.0));
+    calibrated = random.chance(0.7);
+    for (float& temperature : temperatures) {
+      const bool changed = calibrated && random.chance(0.8);
+      temperature = changed ? static_cast<float>(random.real(0.3, 3.0)) : 1.0f;
+    }
     confident = static_cast<float>(random.real(0.2, 0.9));
     for (int i = 0; i < 3 * 256; ++i) table.push_back(random.normal());
     slots_ = {{3, 0, false}, {classes, kFinest, true}};
@@ -112,8 +117,8 @@ class Network {
   int steps() const { return static_cast<int>(ops_.size()); }
 
   int classes;
-  bool entropy;
-  float thresholds[ADPC_EXITS - 1], confident;
+  bool entropy, calibrated;
+  float thresholds[ADPC_EXITS - 1], temperatures[ADPC_EXITS], confident;
   std::vector<float> table;
 
  private:
@@ -434,12 +439,14 @@ using Exits = std::vector<Exit>;
 
 class Plan {
  public:
-  Plan(const Network& network, const std::string& isa, int type, int threads)
+  Plan(const Network& network, const std::string& isa, int type, int threads,
+       bool calibrated = true)
       : network_(network), threads_(threads) {
+    const float ones[ADPC_EXITS] = {1.0f, 1.0f, 1.0f, 1.0f};
     char error[200] = "";
     plan_ = adpc_create(isa.c_str(), type, threads, network.classes, network.entropy,
-                        network.thresholds, network.confident, network.table.data(), error,
-                        sizeof error);
+                        network.thresholds, calibrated ? network.temperatures : ones,
+                        network.confident, network.table.data(), error, sizeof error);
     if (!plan_) fail("no plan: ", error);
     if (isa != adpc_instruction_set(plan_)) fail(isa, " became ", adpc_instruction_set(plan_));
     network.give_to(plan_, type);
@@ -657,6 +664,7 @@ class Episode {
         expect_near(expected_[s][c], expected_.back()[c], type_, count);
       }
     const auto set = static_cast<size_t>(random_.whole(0, static_cast<int>(sets_.size()) - 1));
+    if (network_.calibrated) only_confidence(set);
     single_ = std::make_unique<Plan>(network_, sets_[set], type_, 1);
     multiple_ = std::make_unique<Plan>(network_, sets_[set], type_, random_.whole(2, 4));
     for (const Plan* plan : {single_.get(), multiple_.get()})
@@ -693,6 +701,30 @@ class Episode {
          << threads << " threads, " << on.height << "x" << on.width << " pixels, adaptive "
          << on.adaptive;
     doing_ = text.str();
+  }
+
+  // Temperatures change nothing else. (And the first exit's changes all of it.)
+  void only_confidence(size_t set) {
+    const Plan plan(network_, sets_[set], type_, 1, false);
+    for (size_t c = 0; c < cases_.size(); ++c) {
+      say("temperatures of 1", sets_[set], 1, cases_[c]);
+      const Image image(cases_[c], network_.table, nullptr);
+      plan.start(image);
+      Exits plain = plan.finish(cases_[c], nullptr);
+      const Exits& calibrated = expected_[set][c];
+      const double sum = calibrated[0].numbers.confidence_sum;
+      const double difference = plain[0].numbers.confidence_sum - sum;
+      const float temperature = network_.temperatures[0];
+      if (temperature > 1.0f ? difference < 0.0 : difference > 0.0)
+        fail("confidence adds up to ", sum, ", without a temperature of ", temperature, " to ",
+             sum + difference);
+      for (size_t i = 0; i < plain.size(); ++i) {
+        plain[i].confidence = calibrated[i].confidence;
+        plain[i].numbers.confidence_sum = calibrated[i].numbers.confidence_sum;
+        plain[i].numbers.confident_pixels = calibrated[i].numbers.confident_pixels;
+      }
+      expect_same(plain, calibrated);
+    }
   }
 
   void undisturbed(const Plan& plan, size_t set, size_t index, const char* why) {
@@ -768,8 +800,8 @@ void check_refusal() {
   Random random(0);
   const Network network(random);
   char error[200] = "";
-  if (adpc_create("none", ADPC_FLOAT32, 1, network.classes, 0, network.thresholds, 0.5f,
-                  network.table.data(), error, sizeof error))
+  if (adpc_create("none", ADPC_FLOAT32, 1, network.classes, 0, network.thresholds,
+                  network.temperatures, 0.5f, network.table.data(), error, sizeof error))
     fail("a plan for an instruction set that there is not");
   if (!std::strstr(error, "portable")) fail("a refusal that says \"", error, "\"");
 }

@@ -1,0 +1,97 @@
+"""``calibrate``: fit temperatures and thresholds on images that training has not seen."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adpc_ros.commands.options import add_json, percent, positive, positive_number, write_json
+
+if TYPE_CHECKING:
+    from adpc_ros.commands.options import Commands
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        'calibrate',
+        help='fit temperatures and thresholds on images that training has not seen',
+        description='Fit a threshold (the lowest that costs the last exit at most --most-loss) '
+        'and temperatures (so that a confidence says how often it is right), and write weights '
+        'that carry them.',
+    )
+    parser.add_argument('--weights', required=True, metavar='FILE', help='safetensors file')
+    parser.add_argument(
+        '--data',
+        required=True,
+        metavar='KIND:FOLDER',
+        help='images and labels that were held out, as camvid:FOLDER?drives=0001TP',
+    )
+    parser.add_argument('target', metavar='OUT.safetensors', help='file to write')
+    parser.add_argument(
+        '--most-loss',
+        type=positive_number,
+        default=0.2,
+        metavar='P',
+        help='percentage points of mean IoU that masks may cost (0.2)',
+    )
+    parser.add_argument(
+        '--each-exit',
+        action='store_true',
+        help="lower each exit's own threshold as well; with some dozens of images it fits noise",
+    )
+    parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fit, write the weights, and say what the fit does on its own images."""
+    import torch
+
+    from adpc_ros.learning.calibrate import calibrate
+    from adpc_ros.learning.datasets import open_samples
+    from adpc_ros.network import checkpoint
+
+    target = Path(options.target)
+    if target.suffix != '.safetensors':
+        raise ValueError(f'expected OUT.safetensors as the file to write, got {target}')
+    samples = open_samples(options.data)
+    loaded = checkpoint.load(options.weights)
+    if loaded.classes != samples.classes:
+        raise ValueError(
+            f'{options.weights}: expected the classes of {samples.classes.name}, '
+            f'got those of {loaded.classes.name}'
+        )
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    fitted = calibrate(loaded.network, samples, options.most_loss / 100, options.each_exit)
+    config = fitted.network.config
+    thresholds = config.adaptivity.thresholds if config.adaptivity else ()
+    info = {
+        **loaded.info,
+        'calibration': f'{options.data}, at most {options.most_loss} points of mIoU lost',
+    }
+    checkpoint.save(target, fitted.network, loaded.classes, info)
+    before, after = fitted.without_masks, fitted.with_masks
+    print(f'thresholds   {"  ".join(f"{t:6.4f}" for t in thresholds)}')
+    print(f'temperatures {"  ".join(f"{t:6.3f}" for t in config.temperatures)}')
+    for name, result in (('as it was, no masks', before), ('calibrated', after)):
+        print(f'{name}, on {len(samples)} images of {options.data}')
+        print(f'  mean IoU, %          {percent(result.miou)}')
+        print(f'  calibration error, % {percent(result.ece)}')
+        print(f'  GiMAC                {"  ".join(f"{g:6.2f}" for g in result.gimac)}')
+    print(f'weights: {target}')
+    write_json(
+        options.json,
+        {
+            'thresholds': list(thresholds),
+            'temperatures': list(config.temperatures),
+            **{
+                f'{key}_{when}': getattr(result, key)
+                for key in ('miou', 'ece', 'gimac')
+                for when, result in (('before', before), ('after', after))
+            },
+        },
+    )

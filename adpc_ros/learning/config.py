@@ -1,0 +1,202 @@
+"""Recipes: what a training is told, read from YAML and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adpc_ros.network.anytime import EXIT_COUNT
+from adpc_ros.network.exits import Heads
+
+_CLASS_BALANCE = 1.1
+_SEQUENCES = ('crop', 'scales', 'exit_weights', 'class_weights')
+NO_EFFECT = frozenset({'workers', 'save_every'})  # keys that change no result
+
+
+class Optimizer(str, enum.Enum):
+    """What turns gradients into steps."""
+
+    ADAMW = 'adamw'
+    SGD = 'sgd'  # with momentum 0.9
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """
+    A recipe.
+
+    :param network: keys of :class:`adpc_ros.network.anytime.NetworkConfig`.
+    :param data: training images, as :func:`adpc_ros.learning.datasets.open_samples` takes them.
+    :param validation: likewise, of the same classes.
+    :param output: folder for checkpoints; training resumes from what it finds there.
+    :param epochs: passes over the training images.
+    :param batch_size: images that one optimizer step sees, in all processes together.
+    :param accumulate: parts of a batch that are computed one after the other, for want of memory;
+        divides ``batch_size``. BatchNorm sees a part, the loss is normalised over the batch.
+    :param crop: (H, W) of the training window in pixels, multiples of 32.
+    :param scales: range of the random resize.
+    :param colour: strength of the random colour change, 0 to 1.
+    :param optimizer: adamw, or sgd with momentum 0.9.
+    :param learning_rate: at the first step; falls polynomially (power 0.9) to zero.
+    :param weight_decay: of every parameter.
+    :param exit_weights: weight of each exit's loss, at least 0 and not all 0; None for all 1.
+    :param adaptive_from: first epoch with confidence adaptivity.
+    :param class_weights: weight of each class in the loss; None to take ``class_balance``.
+    :param class_balance: c in the class weights 1 / ln(c + share of the class); 0 for none, 1.1
+        if neither it nor ``class_weights`` is given.
+    :param autocast: None computes in float32; 'bfloat16' the forward pass where that is safe (the
+        loss stays in float32).
+    :param synthetic_share: share of samples drawn from procedural streets, 0 to 1.
+    :param initial: weights to start from, of the same network; empty for random ones.
+    :param imagenet: HRNet's ImageNet weights for the backbone (official or timm's); empty for
+        none, and not together with ``initial``.
+    :param workers: processes that read and augment, for each training process; 0 for itself.
+        Changes nothing that is drawn.
+    :param evaluate_every: epochs between validations.
+    :param save_every: optimizer steps between saved states, beside one after each epoch; 0 for
+        these alone.
+    :param norm_batches: batches over which BatchNorm's statistics are averaged anew before a
+        validation, since in a short training the running ones lag behind; 0 for none.
+    :param seed: of everything random.
+    :raises ValueError: if a value is outside its range.
+    """
+
+    network: dict[str, Any]
+    data: str
+    validation: str
+    output: str
+    epochs: int
+    batch_size: int = 6
+    accumulate: int = 1
+    crop: tuple[int, int] = (192, 256)
+    scales: tuple[float, float] = (0.5, 1.0)
+    colour: float = 0.3
+    optimizer: Optimizer = Optimizer.ADAMW
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    exit_weights: tuple[float, ...] | None = None
+    adaptive_from: int = 0
+    class_weights: tuple[float, ...] | None = None
+    class_balance: float | None = None
+    autocast: str | None = None
+    synthetic_share: float = 0.0
+    initial: str = ''
+    imagenet: str = ''
+    workers: int = 0
+    evaluate_every: int = 5
+    save_every: int = 0
+    norm_batches: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ('epochs', 'batch_size', 'accumulate', 'evaluate_every'):
+            self._check_at_least(key, 1)
+        for key in ('workers', 'save_every', 'norm_batches'):
+            self._check_at_least(key, 0)
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f'expected accumulate to divide the batch_size of {self.batch_size}, '
+                f'got {self.accumulate}'
+            )
+        if len(self.crop) != 2 or any(edge < 32 or edge % 32 for edge in self.crop):
+            raise ValueError(f'expected a crop (H, W) of multiples of 32, got {self.crop}')
+        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
+            raise ValueError(f'expected scales (low, high), both positive, got {self.scales}')
+        if not (0 <= self.synthetic_share <= 1 and 0 <= self.colour <= 1):
+            raise ValueError(
+                'expected synthetic_share and colour in [0, 1], got '
+                f'{self.synthetic_share} and {self.colour}'
+            )
+        try:
+            object.__setattr__(self, 'optimizer', Optimizer(self.optimizer))
+        except ValueError:
+            known = ' or '.join(choice.value for choice in Optimizer)
+            raise ValueError(f'expected optimizer {known}, got {self.optimizer!r}') from None
+        if self.autocast not in (None, 'bfloat16'):
+            raise ValueError(f'expected autocast null or bfloat16, got {self.autocast!r}')
+        if self.initial and self.imagenet:
+            raise ValueError('expected initial or imagenet, got both')
+        self._check_weights()
+
+    def _check_at_least(self, key: str, least: int) -> None:
+        value = getattr(self, key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f'expected {key} of {least} or more, got {value!r}')
+
+    def _check_weights(self) -> None:
+        exits = 1 if self.network.get('heads') == Heads.NONE else EXIT_COUNT
+        if self.exit_weights is not None and len(self.exit_weights) != exits:
+            raise ValueError(
+                f'expected exit_weights for {exits} exits, got {len(self.exit_weights)}'
+            )
+        for key in ('exit_weights', 'class_weights'):
+            weights: tuple[float, ...] | None = getattr(self, key)
+            if weights is not None and not _are_weights(weights):
+                raise ValueError(
+                    f'expected {key} of at least 0, not all of them 0, got {list(weights)}'
+                )
+        if self.class_weights is None:
+            if self.class_balance is None:
+                object.__setattr__(self, 'class_balance', _CLASS_BALANCE)
+        elif self.class_balance is not None:
+            raise ValueError('expected class_weights or class_balance, got both')
+
+
+def _are_weights(values: tuple[float, ...]) -> bool:
+    return all(math.isfinite(v) and v >= 0 for v in values) and any(v > 0 for v in values)
+
+
+def read_config(path: str | Path) -> TrainConfig:
+    """
+    Read a recipe from YAML.
+
+    :raises ValueError: if it is not YAML, for unknown or missing keys and for values out of range.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path}: expected YAML ({error})') from error
+    if not isinstance(values, dict):
+        raise ValueError(f'{path}: expected keys and values, got {type(values).__name__}')
+    fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
+    if unknown := values.keys() - fields.keys():
+        raise ValueError(
+            f'{path}: unknown keys {sorted(map(str, unknown))}: expected {sorted(fields)}'
+        )
+    required = {k for k, f in fields.items() if f.default is dataclasses.MISSING}
+    if missing := required - values.keys():
+        raise ValueError(f'{path}: missing keys {sorted(missing)}')
+    try:
+        for key in _SEQUENCES:
+            if values.get(key) is not None:
+                values[key] = tuple(values[key])
+        return TrainConfig(**values)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f'{path}: {error}') from error
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """
+    Say in what two recipes differ, but for keys that change no result.
+
+    :param before: as JSON gives it; keys that it lacks had today's default.
+    :param now: likewise, complete.
+    """
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(TrainConfig)
+        if field.default is not dataclasses.MISSING
+    }
+    before = {**defaults, **before}
+    return [
+        f'{key} {before.get(key)!r}, now {value!r}'
+        for key, value in now.items()
+        if key not in NO_EFFECT and before.get(key) != value
+    ]

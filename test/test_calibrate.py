@@ -1,0 +1,164 @@
+"""Fitted values do on the images they are fitted on what they are there for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import random_network
+from samples import write_tree
+
+from adpc_ros.__main__ import main
+from adpc_ros.labels import CAMVID
+from adpc_ros.learning.calibrate import (
+    THRESHOLDS,
+    calibrate,
+    fit_temperatures,
+    fit_thresholds,
+    with_thresholds,
+)
+from adpc_ros.learning.datasets import CamVid
+from adpc_ros.learning.evaluate import evaluate
+from adpc_ros.learning.losses import exit_losses
+from adpc_ros.learning.norms import average_norms
+from adpc_ros.network import checkpoint
+from adpc_ros.network.adaptivity import Adaptivity, Criterion
+from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.runtime.images import to_input
+
+
+@pytest.fixture(scope='module')
+def samples(tmp_path_factory: pytest.TempPathFactory) -> CamVid:
+    return CamVid(write_tree(tmp_path_factory.mktemp('camvid')) / 'train')
+
+
+@pytest.fixture(scope='module')
+def network(samples: CamVid) -> AnytimeNetwork:
+    """Give a network that has learnt a little, so that its confidence says something."""
+    network = random_network(0, adaptivity=Adaptivity(thresholds=(1.0,) * 3)).train()
+    optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
+    images = torch.cat([to_input(s.image, network.config, torch.device('cpu')) for s in samples])
+    labels = torch.from_numpy(np.stack([s.label for s in samples])).long()
+    for _ in range(40):
+        optimizer.zero_grad()
+        logits = network(images, adaptive=False)
+        torch.autograd.backward(torch.stack(exit_losses(logits, labels)).sum())
+        optimizer.step()
+    average_norms(network, [images], adaptive=False)
+    return network.eval()
+
+
+def sharpened(network: AnytimeNetwork, factor: float) -> AnytimeNetwork:
+    """Give the same network with class scores that are so many times as large."""
+    other = AnytimeNetwork(network.config).eval()
+    other.load_state_dict(network.state_dict())
+    for head in (other.exit1, other.exit2, other.exit3, other.last_layer):
+        head[-1].weight.data.mul_(factor)
+        head[-1].bias.data.mul_(factor)
+    return other
+
+
+def test_temperatures_undo_a_factor_on_the_class_scores(
+    network: AnytimeNetwork, samples: CamVid
+) -> None:
+    before = np.array(fit_temperatures(network, samples, progress=False))
+    after = np.array(fit_temperatures(sharpened(network, 1.5), samples, progress=False))
+    assert max(after) < 20  # where temperatures end
+    np.testing.assert_allclose(after, 1.5 * before, rtol=1e-3)
+
+
+def test_calibration_brings_confidence_to_accuracy(
+    network: AnytimeNetwork, samples: CamVid
+) -> None:
+    sharp = sharpened(network, 3.0)
+    found = calibrate(sharp, samples, progress=False)
+    assert min(found.network.config.temperatures) > 1
+    assert np.mean(found.with_masks.ece) < 0.5 * np.mean(found.without_masks.ece)
+    assert sharp.config.temperatures == (1.0,) * 4  # the one that was given is as it was
+
+
+def test_thresholds_save_what_they_can_without_losing_more(
+    network: AnytimeNetwork, samples: CamVid
+) -> None:
+    dense = evaluate(network, samples, adaptive=False, progress=False)
+    least = dense.miou[-1] - 0.1
+    found = fit_thresholds(network, samples, least, each_exit=True, progress=False)
+    assert found != (1.0,) * 3 and set(found) <= set(THRESHOLDS)
+    result = evaluate(with_thresholds(network, found), samples, progress=False)
+    assert result.miou[-1] >= least
+    assert result.gimac[-1] < dense.gimac[-1]
+    for i in range(3):  # none could be lowered further
+        place = THRESHOLDS.index(found[i]) + 1
+        if place < len(THRESHOLDS) and i == 0:
+            lower = (THRESHOLDS[place], *found[1:])
+            again = evaluate(with_thresholds(network, lower), samples, progress=False)
+            assert again.miou[-1] < least
+
+
+def test_one_threshold_for_all_exits_is_the_lowest_that_holds(
+    network: AnytimeNetwork, samples: CamVid
+) -> None:
+    dense = evaluate(network, samples, adaptive=False, progress=False)
+    least = 0.4 * dense.miou[-1]
+    found = fit_thresholds(network, samples, least, progress=False)
+    assert len(set(found)) == 1 and found[0] < 1.0
+    for threshold in THRESHOLDS[: THRESHOLDS.index(found[0]) + 2]:
+        result = evaluate(with_thresholds(network, (threshold,) * 3), samples, progress=False)
+        assert (result.miou[-1] >= least) == (threshold >= found[0])
+
+
+def test_an_accuracy_out_of_reach_leaves_masks_off(
+    network: AnytimeNetwork, samples: CamVid
+) -> None:
+    assert fit_thresholds(network, samples, 1.1, progress=False) == (1.0,) * 3
+
+
+def test_a_network_without_masks_gets_temperatures_alone(samples: CamVid) -> None:
+    found = calibrate(random_network(1), samples, progress=False)
+    assert found.network.config.adaptivity is None
+    assert found.network.config.temperatures != (1.0,) * 4
+
+
+def test_thresholds_of_entropy_cannot_be_searched(network: AnytimeNetwork) -> None:
+    other = random_network(0, adaptivity=Adaptivity(Criterion.ENTROPY, (0.0,) * 3))
+    with pytest.raises(ValueError, match='expected a network with masks by top probability'):
+        with_thresholds(other, (0.9,) * 3)
+
+
+def test_calibrate_on_the_command_line(
+    network: AnytimeNetwork,
+    samples: CamVid,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, target = str(tmp_path / 'in.safetensors'), str(tmp_path / 'out.safetensors')
+    checkpoint.save(source, network, CAMVID, {'result': 'random'})
+    data = f'camvid:{samples.pairs[0][0].parents[1]}?drives=0001TP'
+    file = tmp_path / 'numbers.json'
+    arguments = ['calibrate', '--weights', source, '--data', data, '--json', str(file)]
+    assert main([*arguments, '--most-loss', '2', target]) == 0
+    fitted = checkpoint.load(target)
+    numbers = json.loads(file.read_text())
+    adaptivity = fitted.network.config.adaptivity
+    assert adaptivity is not None and list(adaptivity.thresholds) == numbers['thresholds']
+    assert list(fitted.network.config.temperatures) == numbers['temperatures']
+    assert fitted.info == {
+        'result': 'random',
+        'calibration': f'{data}, at most 2.0 points of mIoU lost',
+    }
+    for name, value in network.state_dict().items():
+        if not name.endswith('num_batches_tracked'):
+            assert torch.equal(value, fitted.network.state_dict()[name])
+    same = dataclasses.replace(
+        fitted.network.config,
+        adaptivity=network.config.adaptivity,
+        temperatures=network.config.temperatures,
+    )
+    assert same == network.config
+    assert 'calibration error' in capsys.readouterr().out
+    assert main([*arguments, str(tmp_path / 'out.pth')]) == 2
+    assert 'expected OUT.safetensors' in capsys.readouterr().err
