@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from adpc_ros.commands import benchmark, calibrate, convert, evaluate, macs, train
+from adpc_ros.commands import benchmark, calibrate, convert, evaluate, macs, replay, train
 
-COMMANDS = (macs, train, evaluate, calibrate, convert, benchmark)
+COMMANDS = (macs, train, evaluate, calibrate, convert, benchmark, replay)
 USER_ERROR = 2  # exit status, as argparse's
 INTERRUPTED = 130
 
@@ -18,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Run a command.
 
     :param arguments: without the program's name; those of the process if None.
-    :return: exit status: 0, or 2 if the input was at fault (one line on stderr says how).
+    :return: exit status: the command's own, 0 if it gives none, or 2 if the input was at fault
+        (one line on stderr says how).
     """
     parser = argparse.ArgumentParser('adpc_ros', description='Anytime semantic segmentation.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND', dest='command')
@@ -26,14 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add(commands)
     options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        status: int | None = options.run(options)
     except (ValueError, OSError) as error:  # a CheckpointError is a ValueError
         print(f'adpc_ros: {error}', file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print('adpc_ros: interrupted', file=sys.stderr)
         return INTERRUPTED
-    return 0
+    return status or 0
 
 
 if __name__ == '__main__':

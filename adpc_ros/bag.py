@@ -15,15 +15,19 @@ from PIL import Image
 
 from adpc_ros.frame import DriveFrame
 from adpc_ros.labels import ClassSet
+from adpc_ros.ros.packaged import packaged
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
     from rosbags.interfaces import Connection
+    from rosbags.typesys.store import Typestore
 
 _LOG = logging.getLogger(__name__)
 
-_RAW_TYPE = 'sensor_msgs/msg/Image'
-_COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+RAW_TYPE = 'sensor_msgs/msg/Image'
+COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+URGENCY_TYPE = 'adpc_ros/msg/Urgency'
+STATUS_TYPE = 'adpc_ros/msg/SegmentationStatus'
 
 #: Encoding of a sensor_msgs/Image -> the places of red, green and blue, and bytes for each pixel.
 _ENCODINGS: dict[str, tuple[tuple[int, int, int], int]] = {
@@ -54,11 +58,7 @@ class BagDrive:
     def __init__(self, path: str | Path, topic: str | None = None) -> None:
         """Choose the topic and take its rate from its first messages."""
         self._path = Path(path)
-        if not self._path.exists():
-            raise FileNotFoundError(
-                f'expected a bag (folder, .mcap or .db3 file) at {self._path}, found nothing'
-            )
-        with self._reader() as reader:
+        with open_bag(self._path) as reader:
             self.topic = self._choose(reader, topic)
             connections = [c for c in reader.connections if c.topic == self.topic]
             self._count = sum(connection.msgcount for connection in connections)
@@ -80,59 +80,94 @@ class BagDrive:
 
     def __iter__(self) -> Iterator[DriveFrame]:
         """Read the messages one after the other, in order of recording."""
-        with self._reader() as reader:
+        with open_bag(self._path) as reader:
             connections = [c for c in reader.connections if c.topic == self.topic]
             for connection, stamp_ns, data in reader.messages(connections):
                 try:
                     message = reader.deserialize(data, connection.msgtype)
-                    image = _decode_message(message, connection.msgtype)
+                    image = decode_message(message, connection.msgtype)
                 except Exception as error:
                     raise ValueError(
                         f'{self.name}: message recorded at {stamp_ns} ns: {error}'
                     ) from error
                 yield DriveFrame(stamp_ns, image, None)
 
-    @contextmanager
-    def _reader(self) -> Iterator[AnyReader]:
-        try:
-            from rosbags.highlevel import AnyReader
-            from rosbags.typesys import Stores, get_typestore
-        except ImportError as error:
-            raise ImportError(
-                f'reading {self._path} needs the package rosbags: pip install rosbags'
-            ) from error
-        store = get_typestore(Stores.ROS2_HUMBLE)
-        try:
-            reader = AnyReader([self._path], default_typestore=store)
-            reader.open()
-        except Exception as error:  # each storage raises its own kinds for a broken file
-            raise ValueError(
-                f'{self._path}: expected a rosbag2 recording (folder with metadata.yaml, .mcap '
-                f'or .db3 file): {error}'
-            ) from error
-        try:
-            yield reader
-        finally:
-            reader.close()
-
     def _choose(self, reader: AnyReader, topic: str | None) -> str:
-        images = [c for c in reader.connections if c.msgtype in (_RAW_TYPE, _COMPRESSED_TYPE)]
-        names = sorted({connection.topic for connection in images})
-        known = ', '.join(names) if names else 'none'
-        if topic is not None:
-            if topic in names:
-                return topic
-            types = sorted({c.msgtype for c in reader.connections if c.topic == topic})
-            found = f'is {", ".join(types)}' if types else 'is not in the bag'
-            raise ValueError(f'{self._path}: topic {topic} {found}; image topics: {known}')
-        if not names:
-            others = ', '.join(sorted({c.topic for c in reader.connections})) or 'none'
-            raise ValueError(f'{self._path}: expected an image topic; topics: {others}')
+        names = image_topics(reader, self._path, topic)
         if len(names) == 1:
             return names[0]
+        images = [c for c in reader.connections if c.topic in names]
         chosen = min(images, key=lambda c: (_rank(reader, c), c.topic)).topic
-        _LOG.warning('%s: taking topic %s of: %s', self._path, chosen, known)
+        _LOG.warning('%s: taking topic %s of: %s', self._path, chosen, ', '.join(names))
         return chosen
+
+
+@contextmanager
+def open_bag(path: Path) -> Iterator[AnyReader]:
+    """
+    Open a rosbag2 recording; the package's own messages are known, too.
+
+    :param path: the recording's folder, or a single .mcap or .db3 file.
+    :raises FileNotFoundError: if there is nothing at ``path``.
+    :raises ImportError: if the package ``rosbags`` is missing.
+    :raises ValueError: if it is no recording, or a broken one.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f'expected a bag (folder, .mcap or .db3 file) at {path}, found nothing'
+        )
+    try:
+        from rosbags.highlevel import AnyReader
+    except ImportError as error:
+        raise ImportError(
+            f'reading {path} needs the package rosbags: pip install rosbags'
+        ) from error
+    try:
+        reader = AnyReader([path], default_typestore=typestore())
+        reader.open()
+    except Exception as error:  # each storage raises its own kinds for a broken file
+        raise ValueError(
+            f'{path}: expected a rosbag2 recording (folder with metadata.yaml, .mcap '
+            f'or .db3 file): {error}'
+        ) from error
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def typestore() -> Typestore:
+    """Give the messages of ROS 2 Jazzy and of this package, as ``rosbags`` knows them."""
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for kind in (URGENCY_TYPE, STATUS_TYPE):
+        definition = packaged(f'msg/{kind.rpartition("/")[2]}.msg').read_text()
+        store.register(get_types_from_msg(definition, kind))
+    return store
+
+
+def image_topics(reader: AnyReader, path: Path, topic: str | None) -> list[str]:
+    """
+    Give the image topics of a recording, by name; ``topic`` alone if that is given.
+
+    :param path: of the recording, for messages.
+    :raises ValueError: if there is none, or ``topic`` is none.
+    """
+    names = sorted(
+        {c.topic for c in reader.connections if c.msgtype in (RAW_TYPE, COMPRESSED_TYPE)}
+    )
+    known = ', '.join(names) if names else 'none'
+    if topic is not None:
+        if topic in names:
+            return [topic]
+        types = sorted({c.msgtype for c in reader.connections if c.topic == topic})
+        found = f'is {", ".join(types)}' if types else 'is not in the bag'
+        raise ValueError(f'{path}: topic {topic} {found}; image topics: {known}')
+    if not names:
+        others = ', '.join(sorted({c.topic for c in reader.connections})) or 'none'
+        raise ValueError(f'{path}: expected an image topic; topics: {others}')
+    return names
 
 
 def decode_raw(
@@ -160,8 +195,16 @@ def decode_raw(
     return np.ascontiguousarray(rows.reshape(height, width, size)[:, :, order])
 
 
-def _decode_message(message: Any, msgtype: str) -> NDArray[np.uint8]:
-    if msgtype == _COMPRESSED_TYPE:
+def decode_message(message: Any, msgtype: str) -> NDArray[np.uint8]:
+    """
+    Turn an image message into RGB.
+
+    :param message: sensor_msgs/Image or CompressedImage, as ``rosbags`` reads it.
+    :param msgtype: which of them, as 'sensor_msgs/msg/Image'.
+    :return: (H, W, 3) uint8 RGB.
+    :raises Exception: if it is none that can be read; each decoder raises its own kinds.
+    """
+    if msgtype == COMPRESSED_TYPE:
         with Image.open(io.BytesIO(bytes(message.data))) as picture:
             return as_rgb(picture)
     return decode_raw(message.data, message.encoding, message.height, message.width, message.step)
@@ -171,7 +214,7 @@ def _rank(reader: AnyReader, connection: Connection) -> int:
     """Say how likely a topic is the camera: 0 colour, 1 grey (or a mask), 2 not to be read."""
     for _, _, data in reader.messages([connection]):
         message: Any = reader.deserialize(data, connection.msgtype)
-        if connection.msgtype == _COMPRESSED_TYPE:
+        if connection.msgtype == COMPRESSED_TYPE:
             return 2 if 'compressedDepth' in message.format else int('mono' in message.format)
         return int(message.encoding == 'mono8') if message.encoding in _ENCODINGS else 2
     return 3

@@ -45,7 +45,7 @@ class FolderDrive:
             raise FileNotFoundError(f'expected a folder of images at {folder}, found none')
         self._images = sorted(
             (file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES),
-            key=lambda file: (_by_number(file.stem), file.suffix),
+            key=lambda file: (by_number(file.stem), file.suffix),
         )
         if not self._images:
             raise FileNotFoundError(f'expected {", ".join(_IMAGE_SUFFIXES)} files in {folder}')
@@ -68,7 +68,7 @@ class FolderDrive:
             label = None
             label_file = self._label_file(file)
             if self.classes is not None and label_file.is_file():
-                label = _read_label(label_file, self.classes.count, image.shape[:2])
+                label = read_label(label_file, self.classes.count, image.shape[:2])
             yield DriveFrame(round(index * 1e9 / self.rate_hz), image, label)
 
     def _label_file(self, image_file: Path) -> Path:
@@ -94,7 +94,7 @@ def open_drive(frames: str | None = None, bag: str | None = None) -> Drive:
     return StreetDrive()
 
 
-def _by_number(stem: str) -> list[tuple[str, int]]:
+def by_number(stem: str) -> list[tuple[str, int]]:
     """Make a sort key under which frame9 comes before frame10."""
     return [(text, int(number or 0)) for text, number in re.findall(r'(\D*)(\d*)', stem, re.ASCII)]
 
@@ -107,7 +107,15 @@ def _read_image(file: Path) -> NDArray[np.uint8]:
         raise ValueError(f'{file}: expected a JPEG or PNG image: {error}') from error
 
 
-def _read_label(file: Path, class_count: int, size: tuple[int, ...]) -> NDArray[np.uint8]:
+def read_label(file: Path, class_count: int, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """
+    Read a label image: a PNG of one byte, grey or palette index, for each pixel.
+
+    :param class_count: ids from here on become unlabelled.
+    :param size: (H, W) that it must have, in pixels.
+    :return: (H, W) uint8 class ids.
+    :raises ValueError: if it is none, or of another size.
+    """
     try:
         with Image.open(file) as picture:
             if picture.mode not in ('L', 'P'):

@@ -21,7 +21,7 @@ from adpc_ros.ros.conversions import (
     compressed_to_rgb,
     image_to_rgb,
 )
-from adpc_ros.runtime.engine import Deferred
+from adpc_ros.runtime.deferred import Deferred
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 ALPHA = np.full((5, 7, 1), 9, np.uint8)

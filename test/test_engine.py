@@ -13,7 +13,8 @@ from networks import random_network
 
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.runtime.engine import Deferred, Engine, Result
+from adpc_ros.runtime.deferred import Deferred
+from adpc_ros.runtime.engine import Engine, Result
 from adpc_ros.runtime.images import render, to_input
 from adpc_ros.runtime.plan import ComputedExit
 from adpc_ros.runtime.program import compile_network

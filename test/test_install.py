@@ -35,10 +35,12 @@ def away(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_launch_and_configuration_are_installed() -> None:
     for file in (
         'launch/adpc.launch.py',
+        'launch/label_points.launch.py',
         'launch/replay.launch.py',
         'launch/two_cameras.launch.py',
         'config/adpc.foxglove.json',
         'config/adpc.param.yaml',
+        'config/label_points.param.yaml',
         'config/fastdds_shared_memory.xml',
         'msg/SegmentationStatus.msg',
         'msg/Urgency.msg',
@@ -103,3 +105,20 @@ def test_the_packaged_weights_are_found(tmp_path: Path) -> None:
         assert 'hrnet_w18_small_v2_camvid@' in node.log()
         assert f'{PROFILE} is not set' not in node.log()
         assert node.stop() == 0
+
+
+@pytest.mark.usefixtures('away')
+def test_the_installed_node_for_clouds_starts_without_torch(tmp_path: Path) -> None:
+    command = [str(NODE.with_name('label_points_node')), '--ros-args']
+    command += ['--params-file', f'{SHARE}/config/label_points.param.yaml']
+    with NodeProcess(
+        tmp_path, 'extrinsics:=[0.0,0.0,0.0,0.0,0.0,0.0,1.0]', command=command
+    ) as node:
+        client = Client()
+        try:
+            client.wait(lambda: client.node.count_publishers('/label_points/output/points'))
+        finally:
+            client.close()
+        assert 'libtorch' not in Path(f'/proc/{node.process.pid}/maps').read_text()
+        assert node.stop() == 0
+        assert 'Traceback' not in node.log()

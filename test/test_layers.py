@@ -18,6 +18,7 @@ FORBIDDEN = {
     'network': rf'{ROS}|adpc_ros\.(?!labels$|labels\.|network)\w+',
     'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning)',
     'learning': rf'{ROS}|adpc_ros\.(msg|ros)',
+    'points': rf'{ROS}|adpc_ros\.(?!points)\w+',
     '.': ON_TOP,
 }
 NETWORK_NEEDS = {'torch', 'numpy', 'safetensors', 'adpc_ros'}

@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from adpc_ros.runtime.engine import Deferred
+from adpc_ros.runtime.deferred import Deferred
 
 LARGEST_PX = 8192  # an edge; a mistaken size must not eat the memory
 

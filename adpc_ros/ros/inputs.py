@@ -18,7 +18,8 @@ from adpc_ros.msg import Urgency
 from adpc_ros.ros.conversions import InvalidImage, compressed_to_rgb, image_to_rgb
 from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.warn_once import WarnOnce
-from adpc_ros.runtime.engine import Deferred, Engine
+from adpc_ros.runtime.deferred import Deferred
+from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.scheduler import Level
 
 FAR_OFF_S = 10.0  # a stamp this far from the clock was made by another clock

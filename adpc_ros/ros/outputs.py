@@ -22,7 +22,8 @@ from adpc_ros.ros.camera_info import camera_info_of_mask
 from adpc_ros.ros.conversions import array_to_image
 from adpc_ros.ros.parameters import Parameters
 from adpc_ros.ros.warn_once import WarnOnce
-from adpc_ros.runtime.engine import Deferred, Frame, RenderedExit, Result
+from adpc_ros.runtime.deferred import Deferred
+from adpc_ros.runtime.engine import Frame, RenderedExit, Result
 from adpc_ros.runtime.images import Rendered
 from adpc_ros.runtime.scheduler import Publish
 

@@ -7,14 +7,14 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.node import Node
-from rclpy.parameter import Parameter
+from typing import TYPE_CHECKING, Any
 
 from adpc_ros.runtime.scheduler import Policy
 from adpc_ros.runtime.window import Thresholds
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from rclpy.parameter import Parameter
 
 LIVE = 'live: a change counts from the next frame on'
 AT_CONFIGURE = 'read when the node is configured'
@@ -209,6 +209,10 @@ LIVE_NAMES = frozenset(f.name for f in dataclasses.fields(Parameters) if f.metad
 
 def declare(node: Node) -> None:
     """Declare all parameters on a node, with type, range, meaning and when they count."""
+    # here, so that a replay needs no ROS to check parameters
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+    from rclpy.parameter import Parameter
+
     for field in dataclasses.fields(Parameters):
         meta = field.metadata
         constraints = [LIVE if meta['live'] else AT_CONFIGURE]

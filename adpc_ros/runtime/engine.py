@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adpc_ros.network.macs import GI
+from adpc_ros.runtime.deferred import Deferred
 from adpc_ros.runtime.images import Rendered
 from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.scheduler import (
@@ -39,17 +40,6 @@ from adpc_ros.runtime.watchdog import Health, Watch, Watchdog, Worker, WorkerHun
 log = logging.getLogger(__name__)
 
 END_S = 5.0  # that a worker has to end in when the engine is closed
-
-
-class Deferred(NamedTuple):
-    """
-    An image that the worker decodes, once its frame's turn has come.
-
-    ``size`` (H, W) in pixels; ``decode`` gives (H, W, 3) uint8 RGB, or raises ValueError.
-    """
-
-    size: tuple[int, int]
-    decode: Callable[[], NDArray[np.uint8]]
 
 
 class Frame(NamedTuple):

@@ -1,0 +1,195 @@
+"""``replay``: a recorded drive through the node, simulated or live, as a regression test."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adpc_ros.commands.options import add_json, positive, write_json
+
+if TYPE_CHECKING:
+    from adpc_ros.commands.options import Commands
+    from adpc_ros.network.checkpoint import Checkpoint
+    from adpc_ros.replay.output import OutputBag
+    from adpc_ros.replay.run import Replayed
+    from adpc_ros.ros.parameters import Parameters
+
+UNMET = 1  # exit status
+
+# option -> the node's parameter; those with numbers, then what is otherwise made of them
+_NUMBERS: dict[str, tuple[str, type, str]] = {
+    '--min-exit': ('min_exit', int, 'a newer frame or a deadline stops no frame before this exit'),
+    '--max-exit': ('max_exit', int, 'no frame goes beyond this exit'),
+    '--target-confidence': ('target_confidence', float, 'mean confidence that ends a frame'),
+    '--elevated-deadline-s': ('elevated_deadline_s', float, 'deadline while ELEVATED'),
+    '--urgent-max-exit': ('urgent_max_exit', int, 'no frame begun while CRITICAL goes beyond'),
+    '--max-age-s': ('max_age_s', float, 'older frames are dropped; 0 for none'),
+}
+
+
+def add(commands: Commands) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        'replay',
+        help='run a recorded drive through the scheduler or a live node, and check the result',
+        description='Run a bag through the scheduler of the node under a simulated clock, in '
+        'which each exit costs a given time, or with --live through a real node; write masks, '
+        'confidence and status to a bag. Exit status: 0, 1 if the expectation is not met, 2 for '
+        'faults of the input. docs/replay.md has examples.',
+    )
+    parser.add_argument('bag', type=Path, metavar='BAG', help='folder, .mcap or .db3 file')
+    parser.add_argument('--out', type=Path, required=True, metavar='OUT.mcap', help='output bag')
+    parser.add_argument('--topic', metavar='NAME', help='camera, if there are several')
+    parser.add_argument('--weights', metavar='FILE', help='default: of --params, else packaged')
+    parser.add_argument(
+        '--exit-s',
+        metavar='A,B,C,D|FILE',
+        help='seconds that each exit takes after the one before; or the JSON of benchmark masks '
+        '(0.036,0.018,0.024,0.019)',
+    )
+    parser.add_argument(
+        '--budget',
+        '--deadline-s',
+        dest='deadline_s',
+        type=float,
+        metavar='S',
+        help="seconds from a frame's stamp to its mask; 0 for none",
+    )
+    for option, (name, kind, meaning) in _NUMBERS.items():
+        metavar = 'N' if kind is int else 'S' if name.endswith('_s') else 'P'
+        parser.add_argument(option, dest=name, type=kind, metavar=metavar, help=meaning)
+    parser.add_argument(
+        '--params', metavar='FILE', help="the node's parameter file; options count on top of it"
+    )
+    parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
+    parser.add_argument('--no-masks', action='store_true', help='compute every position')
+    parser.add_argument(
+        '--urgency-at',
+        action='append',
+        default=[],
+        metavar='T[:LEVEL[:HOLD]]',
+        help='add an urgency message (CRITICAL), seconds after the first frame; may be repeated',
+    )
+    parser.add_argument(
+        '--no-recorded-urgency', action='store_true', help="leave out the bag's urgency messages"
+    )
+    parser.add_argument(
+        '--namespace', default='/adpc', metavar='NAME', help='of the output topics (/adpc)'
+    )
+    parser.add_argument('--live', action='store_true', help='in real time through a real node')
+    parser.add_argument('--against', type=Path, metavar='OLD.mcap', help='an earlier output')
+    parser.add_argument('--labels', type=Path, metavar='DIR', help='label PNGs, for the mIoU')
+    parser.add_argument(
+        '--labels-by',
+        choices=('order', 'stamp'),
+        default='order',
+        help='the n-th file is of the n-th frame, or files are named by stamp in nanoseconds',
+    )
+    parser.add_argument('--expect', type=Path, metavar='FILE', help='what must come of it (YAML)')
+    parser.add_argument(
+        '--write-expectation', type=Path, metavar='FILE', help='write what came of it as such'
+    )
+    parser.add_argument('--report', type=Path, metavar='DIR', help='write report.html and .json')
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Replay, compare, print; gives the exit status."""
+    logging.basicConfig(format='adpc_ros: %(message)s')  # warnings, on stderr
+    for module in ('rosbags', 'matplotlib'):
+        if find_spec(module) is None:
+            raise ValueError(f'replay needs the package {module}: pip install {module}')
+    from adpc_ros.network import checkpoint
+    from adpc_ros.replay import agreement, expectation
+    from adpc_ros.replay.output import OutputBag
+    from adpc_ros.replay.run import check_output
+    from adpc_ros.replay.summary import lines, summary
+    from adpc_ros.ros.packaged import WEIGHTS, packaged
+
+    parameters = _parameters(options)
+    # whatever can be wrong is looked at before the work begins
+    check_output(options.out, [options.bag, options.against])
+    expected = expectation.load(options.expect) if options.expect else None
+    if expected is not None and expected.needs_agreement and options.against is None:
+        raise ValueError(f'{options.expect}: least agreement needs --against')
+    if expected is not None and expected.least_miou is not None and options.labels is None:
+        raise ValueError(f'{options.expect}: least_miou needs --labels')
+    if options.against is not None:
+        agreement.check(options.against, options.namespace)
+    if options.labels is not None:
+        agreement.label_files(options.labels)
+    weights = Path(parameters.weights or packaged(WEIGHTS))
+    loaded = checkpoint.load(weights)
+    out = OutputBag(options.out, options.namespace)
+    replayed = _replay(options, parameters, loaded, weights, out)
+    against = (
+        agreement.compare(options.out, options.against, options.namespace)
+        if options.against
+        else None
+    )
+    miou = None
+    if options.labels is not None:
+        miou = agreement.judge(
+            options.out,
+            replayed.records,
+            options.labels,
+            options.labels_by == 'stamp',
+            loaded.classes,
+            options.namespace,
+        )
+    unmet = expected.unmet(replayed.records, against, miou) if expected is not None else None
+    numbers = summary(replayed, against, miou, unmet)
+    for name, value in lines(numbers):
+        print(f'{name:32} {value}')
+    for line in unmet or []:
+        print(f'not met: {line}')
+    if options.write_expectation is not None:
+        expectation.write(options.write_expectation, replayed.records)
+    write_json(options.json, numbers)
+    if options.report is not None:
+        from adpc_ros.replay import report
+
+        path = report.write(options.report, str(options.bag), numbers, replayed, against)
+        print(f'report: {path}')
+    return UNMET if unmet else 0
+
+
+def _parameters(options: argparse.Namespace) -> Parameters:
+    from adpc_ros.replay.settings import parameters
+
+    changes: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in ('weights', 'threads', 'deadline_s', *(n for n, _, _ in _NUMBERS.values()))
+        if getattr(options, name) is not None
+    }
+    if options.no_masks:
+        changes['adaptive'] = False
+    return parameters(options.params, changes)
+
+
+def _replay(
+    options: argparse.Namespace,
+    parameters: Parameters,
+    loaded: Checkpoint,
+    weights: Path,
+    out: OutputBag,
+) -> Replayed:
+    from adpc_ros.replay import settings
+    from adpc_ros.replay.run import simulate
+    from adpc_ros.replay.simulation import EXIT_S
+    from adpc_ros.replay.source import Source
+
+    planned = [settings.urgency(text) for text in options.urgency_at]
+    if options.live and options.exit_s is not None:
+        raise ValueError('--exit-s: a live node takes the time that it takes')
+    exit_s = settings.exit_seconds(options.exit_s) if options.exit_s else EXIT_S
+    source = Source(options.bag, options.topic, planned, not options.no_recorded_urgency)
+    if options.live:
+        from adpc_ros.replay.live import replay_live
+
+        return replay_live(source, weights, parameters, out, loaded.identity)
+    return simulate(source, loaded, parameters, exit_s, out)

@@ -1,0 +1,1 @@
+"""Masks onto point clouds: camera models, projection, pairing by stamp; without ROS."""

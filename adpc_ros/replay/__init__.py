@@ -1,0 +1,1 @@
+"""Replay: a recorded drive through the node, simulated or live, and what became of it."""

@@ -1,0 +1,170 @@
+"""Masks of a replay beside those of an earlier one, and beside labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adpc_ros.drive import by_number, read_label
+from adpc_ros.labels import ClassSet
+from adpc_ros.learning.metrics import Confusion
+from adpc_ros.replay.output import NAMESPACE, read_output, values_of
+from adpc_ros.replay.records import Counted, FrameRecord, Key
+from adpc_ros.replay.source import nanoseconds
+from adpc_ros.runtime.scheduler import StopReason
+
+
+class Change(NamedTuple):
+    """A frame that ended otherwise: (exit, stop reason's name) before and now."""
+
+    stamp_ns: int
+    before: tuple[int, str]
+    now: tuple[int, str]
+
+
+class Agreement(NamedTuple):
+    """
+    How two output bags agree, frame by frame (same stamp; the n-th of it).
+
+    ``shares`` are (stamp in nanoseconds, share of pixels with the same class id, 0 for another
+    size) of the frames that both have a mask of; ``only_before`` and ``only_now`` are the stamps
+    of those that one of them has a mask of.
+    """
+
+    shares: list[tuple[int, float]]
+    only_before: list[int]
+    only_now: list[int]
+    changes: list[Change]
+
+    @property
+    def mean(self) -> float:
+        """Mean share; NaN without frames."""
+        shares = [share for _, share in self.shares]
+        return sum(shares) / len(shares) if shares else math.nan
+
+    @property
+    def least(self) -> float:
+        """Least share; NaN without frames."""
+        return min((share for _, share in self.shares), default=math.nan)
+
+
+def _masks(path: Path, namespace: str) -> Iterator[tuple[Key, Any]]:
+    key = Counted()
+    for _, message in read_output(path, 'output/mask', namespace):
+        yield key(nanoseconds(message.header.stamp)), message
+
+
+def _ends(path: Path, namespace: str) -> dict[Key, tuple[int, str]]:
+    """Give exit and stop reason of every frame that did not fail."""
+    key = Counted()
+    return {
+        key(nanoseconds(status.header.stamp)): (
+            int(status.exit_index),
+            StopReason(status.stop_reason).name,
+        )
+        for _, status in read_output(path, 'output/status', namespace)
+        if status.stop_reason != StopReason.FAILED
+    }
+
+
+def check(path: Path, namespace: str = NAMESPACE) -> None:
+    """
+    Make sure that a file can be compared with.
+
+    :raises FileNotFoundError: if it is missing.
+    :raises ValueError: if it is no output bag.
+    """
+    for topic in ('output/mask', 'output/status'):
+        next(read_output(path, topic, namespace), None)
+
+
+def compare(now: Path, before: Path, namespace: str = NAMESPACE) -> Agreement:
+    """
+    Compare two output bags; one mask of each is in memory at a time.
+
+    :param namespace: of the topics in both.
+    :raises FileNotFoundError: if one is missing.
+    :raises ValueError: if one is no output bag, or their common frames come in another order.
+    """
+    keys_before, keys_now = (
+        dict.fromkeys(key for key, _ in _masks(path, namespace)) for path in (before, now)
+    )
+    common = keys_before.keys() & keys_now.keys()
+    shares = []
+    for (key, mine), (other_key, other) in zip(
+        *(((k, m) for k, m in _masks(path, namespace) if k in common) for path in (now, before)),
+        strict=True,
+    ):
+        if key != other_key:
+            raise ValueError(f'{before}: expected the frames in the order of {now}')
+        ids, other_ids = values_of(mine), values_of(other)
+        same = float((ids == other_ids).mean()) if ids.shape == other_ids.shape else 0.0
+        shares.append((key[0], same))
+    ends_before, ends_now = _ends(before, namespace), _ends(now, namespace)
+    return Agreement(
+        shares,
+        [key[0] for key in keys_before if key not in common],
+        [key[0] for key in keys_now if key not in common],
+        [
+            Change(key[0], end, ends_now[key])
+            for key, end in ends_before.items()
+            if key in ends_now and end != ends_now[key]
+        ],
+    )
+
+
+def label_files(folder: Path) -> list[Path]:
+    """
+    List label images in the order of their names, numbers in names by value.
+
+    :raises FileNotFoundError: if there are none.
+    """
+    files = sorted(folder.glob('*.png'), key=lambda file: by_number(file.stem))
+    if not files:
+        raise FileNotFoundError(f'expected a folder of label PNGs at {folder}')
+    return files
+
+
+def judge(
+    output: Path,
+    records: Sequence[FrameRecord],
+    labels: Path,
+    by_stamp: bool,
+    classes: ClassSet,
+    namespace: str = NAMESPACE,
+) -> float:
+    """
+    Give the mIoU (0 to 1) of the published masks of labelled frames.
+
+    :param records: of all frames.
+    :param labels: folder of PNGs of one byte for each pixel; ids that are no class are not judged.
+    :param by_stamp: files are named by the frame's stamp in nanoseconds; else the n-th file,
+        numbers in names by value, is of the n-th frame received.
+    :raises FileNotFoundError: if there are no labels.
+    :raises ValueError: if there are more labels than frames, one has another size than its mask,
+        or none is of a frame with a mask.
+    """
+    files = label_files(labels)
+    if by_stamp:
+        named = {file.stem: file for file in files}
+        of_frame = {r.number: named.get(str(r.stamp_ns)) for r in records}
+    else:
+        if len(files) > len(records):
+            raise ValueError(f'{labels}: {len(files)} labels for {len(records)} frames')
+        of_frame = dict(enumerate(files))
+    confusion = Confusion(classes.count)
+    key = Counted()
+    places = {key(record.stamp_ns): record.number for record in records if record.has_mask}
+    judged = 0
+    for place, message in _masks(output, namespace):
+        file = of_frame.get(places.get(place, -1))
+        if file is not None:
+            mask = values_of(message)
+            confusion.add(read_label(file, classes.count, mask.shape), mask)
+            judged += 1
+    miou = confusion.mean_iou()
+    if math.isnan(miou):
+        raise ValueError(f'{labels}: expected labels of frames with a mask, {judged} fit')
+    return miou

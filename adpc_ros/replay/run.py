@@ -1,0 +1,121 @@
+"""A replay from its bag to its output bag, simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from adpc_ros.network.checkpoint import Checkpoint
+from adpc_ros.replay.output import OutputBag
+from adpc_ros.replay.records import FrameRecord, record_of
+from adpc_ros.replay.simulation import Simulation
+from adpc_ros.replay.source import Arrival, FrameArrival, Source, UrgencyArrival
+from adpc_ros.ros.parameters import Parameters
+from adpc_ros.runtime.engine import Result
+from adpc_ros.runtime.plan import core_count, make_plan
+from adpc_ros.runtime.scheduler import DropReason
+
+
+class Urgent(NamedTuple):
+    """An urgency message: when it was received, in nanoseconds, and its level's name."""
+
+    time_ns: int
+    level: str
+
+
+class Replayed(NamedTuple):
+    """
+    What a replay gave.
+
+    ``records`` are of all frames in order of receipt, ``urgencies`` all messages; ``how`` says in
+    a few words what computed, ``network`` is the identity of the weights.
+    """
+
+    records: list[FrameRecord]
+    urgencies: list[Urgent]
+    network: str
+    how: str
+
+
+def simulate(
+    source: Source,
+    checkpoint: Checkpoint,
+    parameters: Parameters,
+    exit_s: Sequence[float],
+    out: OutputBag,
+) -> Replayed:
+    """
+    Replay under the simulated clock and write the output bag; nothing but records is kept.
+
+    :param parameters: the node's; of them, ``weights``, ``autostart`` and the size of the warm-up
+        are not looked at.
+    :param exit_s: seconds that each exit takes after the one before.
+    :param out: written and closed.
+    :raises ValueError: if the durations do not fit the network, or the bag turns out to be broken.
+    """
+    threads = parameters.threads or core_count()
+    torch.set_num_threads(threads)
+    dtype: torch.dtype = getattr(torch, parameters.precision)
+    plan = make_plan(checkpoint.network, parameters.device, dtype, threads)
+    policy = parameters.policy(plan.exit_count)
+    records: dict[int, FrameRecord] = {}
+    urgencies: list[Urgent] = []
+
+    def seconds(time_ns: int) -> float:
+        return (time_ns - source.start_ns) / 1e9
+
+    def on_result(result: Result, time_ns: int) -> None:
+        frame: FrameArrival = result.frame.tag
+        status = out.write_result(
+            result, seconds(time_ns), time_ns, plan.exit_count, checkpoint.identity
+        )
+        records[frame.number] = record_of(
+            frame.number, frame.time_ns, frame.stamp_ns, time_ns, status
+        )
+
+    def on_drop(frame: FrameArrival, reason: DropReason, time_ns: int) -> None:
+        records[frame.number] = FrameRecord(
+            frame.number, frame.time_ns, frame.stamp_ns, time_ns, reason.value
+        )
+
+    def arrivals() -> Iterator[Arrival]:
+        with tqdm(total=source.count, desc='replay', disable=None) as progress:
+            for arrival in source:
+                if isinstance(arrival, UrgencyArrival):
+                    urgencies.append(Urgent(arrival.time_ns, arrival.level.name))
+                yield arrival
+                if isinstance(arrival, FrameArrival):
+                    progress.update()
+
+    try:
+        simulation = Simulation(
+            plan, policy, exit_s, source.start_ns, on_result, on_drop, parameters.adaptive
+        )
+        with out:
+            simulation.run(arrivals())
+        how = f'simulated, {plan.description}, {threads} threads'
+    finally:
+        plan.close()
+    return Replayed(
+        [records[number] for number in sorted(records)], urgencies, checkpoint.identity, how
+    )
+
+
+def check_output(out: Path, inputs: Sequence[Path | None]) -> None:
+    """
+    Make sure that the output overwrites no input.
+
+    :raises ValueError: if it would.
+    """
+    for path in inputs:
+        if path is None:
+            continue
+        own = {path.resolve()}
+        if path.is_dir():
+            own |= {file.resolve() for file in path.iterdir()}
+        if out.resolve() in own:
+            raise ValueError(f'expected an output beside the input, got {out} for both')

@@ -1,0 +1,115 @@
+"""Settings of a replay as people write them: durations, urgency, the node's parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adpc_ros.replay.source import PlannedUrgency
+from adpc_ros.ros.parameters import Parameters
+from adpc_ros.runtime.scheduler import Level
+
+
+def exit_seconds(text: str) -> tuple[float, ...]:
+    """
+    Read what each exit costs: numbers, or a file of measurements.
+
+    :param text: ``A,B,C,D``, seconds of each exit after the one before; or the path of a JSON
+        file with the seconds from the start of work to each exit: a list under ``seconds``, or
+        as ``benchmark masks --json`` writes them (its masked side).
+    :return: seconds of each exit after the one before.
+    :raises ValueError: if it is neither, or not ascending.
+    """
+    if not Path(text).is_file():
+        values = _numbers(text.split(','))
+        if not values:
+            raise ValueError(f'expected seconds, as 0.04,0.02,0.02,0.02, or a file, got {text!r}')
+        return values
+    try:
+        document = json.loads(Path(text).read_text())
+        found = document.get('seconds') or [e['masked_s'] for e in document['exits']]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{text}: expected JSON with a list of seconds, or that of benchmark masks: {error!r}'
+        ) from error
+    until = _numbers(found if isinstance(found, list) else [])
+    seconds = tuple(late - early for early, late in zip((0.0, *until), until))
+    if not seconds or min(seconds) <= 0:
+        raise ValueError(f'{text}: expected seconds to each exit, ascending, got {found}')
+    return seconds
+
+
+def _numbers(values: Sequence[Any]) -> tuple[float, ...]:
+    """Give positive numbers; none if one is not."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        return ()
+    return numbers if all(0 < number < math.inf for number in numbers) else ()
+
+
+def urgency(text: str) -> PlannedUrgency:
+    """
+    Read an urgency message to be added, ``T[:LEVEL[:HOLD]]``.
+
+    :param text: T and HOLD in seconds; LEVEL by name or number, CRITICAL if it is left out.
+    :raises ValueError: if it is none.
+    """
+    at, _, rest = text.partition(':')
+    name, _, hold = rest.partition(':')
+    levels = {level.name: level for level in Level} | {str(level.value): level for level in Level}
+    try:
+        level = levels[name.upper()] if name else Level.CRITICAL
+        at_s, hold_s = float(at), float(hold or 0)
+    except (KeyError, ValueError):
+        at_s = math.nan
+    if not (math.isfinite(at_s) and 0 <= hold_s < math.inf):
+        raise ValueError(
+            'expected T[:LEVEL[:HOLD]] in seconds, LEVEL one of '
+            f'{", ".join(level.name for level in Level)}, got {text!r}'
+        )
+    return PlannedUrgency(at_s, level, hold_s)
+
+
+def parameters(path: str | Path | None, changes: dict[str, Any]) -> Parameters:
+    """
+    Read the node's parameters.
+
+    :param path: a parameter file, as config/adpc.param.yaml; None for the defaults.
+    :param changes: by name, on top of it.
+    :raises FileNotFoundError: if the file is missing.
+    :raises ValueError: if it is none, names an unknown parameter, or a value is out of range.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = _of_file(yaml.safe_load(Path(path).read_text()))
+        except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+            raise ValueError(f'{path}: {error}') from error
+    return Parameters(**{**values, **changes})
+
+
+def _of_file(document: Any) -> dict[str, Any]:
+    if not isinstance(document, dict) or not document:
+        raise ValueError('expected a parameter file, as config/adpc.param.yaml')
+    values: dict[str, Any] = {}
+    for node, section in document.items():
+        if node not in ('/**', 'adpc', '/adpc'):
+            continue  # another node's
+        if not isinstance(section, dict) or not isinstance(section.get('ros__parameters'), dict):
+            raise ValueError(f'{node}: expected ros__parameters')
+        values |= section['ros__parameters']
+    values.pop('use_sim_time', None)
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Parameters)}
+    for name, value in values.items():
+        if name not in kinds:
+            raise ValueError(f'unknown parameter {name}; expected some of {", ".join(kinds)}')
+        if type(value) is not kinds[name]:
+            raise ValueError(f'{name}: expected {kinds[name].__name__}, got {value!r}')
+    return values

@@ -1,0 +1,180 @@
+"""What comes to the node in a replay: frames and urgency, in the order in which they came."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adpc_ros.bag import URGENCY_TYPE, decode_message, image_topics, open_bag
+from adpc_ros.runtime.scheduler import Level
+
+log = logging.getLogger(__name__)
+
+FAR_OFF_S = 10.0  # a stamp this far from the time of receipt was made by another clock
+
+
+class FrameArrival(NamedTuple):
+    """
+    A frame as it was received.
+
+    ``number`` counts from 0 in order of receipt; ``time_ns`` is when it was received, ``stamp_ns``
+    and ``frame_id`` are its header's. ``message`` is as ``rosbags`` reads it, of type ``kind``;
+    ``data`` are its bytes.
+    """
+
+    number: int
+    time_ns: int
+    stamp_ns: int
+    frame_id: str
+    kind: str
+    message: Any
+    data: bytes
+
+    @property
+    def captured_ns(self) -> int:
+        """When it was taken: its stamp, or its receipt if another clock made the stamp."""
+        far_off = abs(self.time_ns - self.stamp_ns) > FAR_OFF_S * 1e9
+        return self.time_ns if far_off else self.stamp_ns
+
+    def image(self) -> NDArray[np.uint8]:
+        """
+        Decode it.
+
+        :return: (H, W, 3) uint8 RGB.
+        :raises ValueError: if it is not an image that can be segmented.
+        """
+        try:
+            return decode_message(self.message, self.kind)
+        except Exception as error:  # each decoder raises its own kinds
+            raise ValueError(str(error)) from error
+
+
+class UrgencyArrival(NamedTuple):
+    """An urgency message; ``time_ns`` is when it was received, ``stamp_ns`` its header's."""
+
+    time_ns: int
+    level: Level
+    deadline_s: float
+    hold_s: float
+    stamp_ns: int
+
+
+class PlannedUrgency(NamedTuple):
+    """An urgency message to be added: ``at_s`` counts from the receipt of the first frame."""
+
+    at_s: float
+    level: Level
+    hold_s: float
+
+
+Arrival = FrameArrival | UrgencyArrival
+
+
+def nanoseconds(time: Any) -> int:
+    """Give a Time or Duration message in nanoseconds."""
+    return int(time.sec) * 10**9 + int(time.nanosec)
+
+
+class Source:
+    """
+    The frames of one topic of a bag and all urgency; nothing is kept of what was read.
+
+    :param path: a rosbag2 recording.
+    :param topic: of the camera; None if there is only one image topic.
+    :param planned: urgency beside the recorded one.
+    :param recorded: False leaves recorded urgency out.
+    :raises FileNotFoundError: if there is nothing at ``path``.
+    :raises ValueError: if the bag cannot be read, there is no such topic, several to choose from,
+        or no frame on it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        topic: str | None = None,
+        planned: Iterable[PlannedUrgency] = (),
+        recorded: bool = True,
+    ) -> None:
+        """Look for the topics and the first frame."""
+        self.path = Path(path)
+        self._planned = sorted(planned)
+        self._recorded = recorded
+        with open_bag(self.path) as reader:
+            topics = image_topics(reader, self.path, topic)
+            if len(topics) > 1:
+                raise ValueError(
+                    f'{self.path}: several image topics, choose with --topic: {", ".join(topics)}'
+                )
+            self.topic = topics[0]
+            connections = [c for c in reader.connections if c.topic == self.topic]
+            self.count = sum(connection.msgcount for connection in connections)
+            first = next(self._read(reader, connections), None) if connections else None
+        if first is None:
+            raise ValueError(f'{self.path}: expected images on {self.topic}, found no message')
+        self.start_ns: int = first[1]
+
+    def described(self) -> dict[str, Any]:
+        """Give what makes another source like this one, as values for JSON."""
+        return {
+            'path': str(self.path.resolve()),
+            'topic': self.topic,
+            'planned': self._planned,
+            'recorded': self._recorded,
+        }
+
+    def __iter__(self) -> Iterator[Arrival]:
+        """Read the bag, in order of receipt; what was planned comes after what came at once."""
+        planned = (
+            UrgencyArrival(time_ns, urgency.level, 0.0, urgency.hold_s, time_ns)
+            for urgency in self._planned
+            for time_ns in [self.start_ns + round(urgency.at_s * 1e9)]
+        )
+        return heapq.merge(self._bag(), planned, key=lambda arrival: arrival.time_ns)
+
+    def _read(self, reader: Any, connections: Sequence[Any]) -> Iterator[tuple[Any, int, bytes]]:
+        try:
+            yield from reader.messages(connections)
+        except Exception as error:  # each storage raises its own kinds
+            raise ValueError(f'{self.path}: broken recording: {error}') from error
+
+    def _bag(self) -> Iterator[Arrival]:
+        number = 0
+        with open_bag(self.path) as reader:
+            wanted = [
+                connection
+                for connection in reader.connections
+                if connection.topic == self.topic
+                or (self._recorded and connection.msgtype == URGENCY_TYPE)
+            ]
+            for connection, time_ns, data in self._read(reader, wanted):
+                kind = connection.msgtype
+                try:
+                    message: Any = reader.deserialize(data, kind)
+                except Exception as error:
+                    place = f'{connection.topic}: message recorded at {time_ns} ns'
+                    raise ValueError(f'{self.path}: {place}: {error}') from error
+                if connection.topic == self.topic:
+                    stamp_ns, frame_id = nanoseconds(message.header.stamp), message.header.frame_id
+                    yield FrameArrival(number, time_ns, stamp_ns, frame_id, kind, message, data)
+                    number += 1
+                elif (urgency := _urgency(message, time_ns)) is not None:
+                    yield urgency
+
+
+def _urgency(message: Any, time_ns: int) -> UrgencyArrival | None:
+    """Read an urgency message as the node does: an unknown level is ignored, times are >= 0."""
+    try:
+        level = Level(message.level)
+    except ValueError:
+        log.warning('urgency ignored: expected level 0, 1 or 2, got %s', message.level)
+        return None
+    deadline_s, hold_s = (
+        max(nanoseconds(duration) / 1e9, 0.0) for duration in (message.deadline, message.hold)
+    )
+    return UrgencyArrival(time_ns, level, deadline_s, hold_s, nanoseconds(message.header.stamp))

@@ -1,0 +1,287 @@
+#!/usr/bin/env python3
+"""
+The node that labels point clouds: a process of its own beside the segmentation.
+
+Each cloud waits for the mask nearest in stamp, and leaves with class and confidence as fields.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+# The matrix products here are tiny; threads that spin would take cores from the segmentation.
+# Read when numpy is loaded.
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from adpc_ros.points.camera import Camera
+from adpc_ros.points.pairing import Pair, Pairing
+from adpc_ros.points.projection import UNLABELLED, Labels, label_points
+from adpc_ros.ros import label_points_parameters as parameters
+from adpc_ros.ros.cloud_conversions import (
+    Cloud,
+    InvalidCameraInfo,
+    InvalidCloud,
+    camera_of,
+    image_to_confidence,
+    image_to_mask,
+    label_cloud,
+    read_cloud,
+)
+from adpc_ros.ros.conversions import InvalidImage
+from adpc_ros.ros.extrinsics import (
+    Extrinsics,
+    StatedExtrinsics,
+    Tf2Extrinsics,
+    TransformUnavailable,
+)
+
+WARN_EVERY_S = 10.0  # of each kind
+_TICK_S = 0.01  # how exactly a waiting cloud's time is kept
+_OVERRIDABLE = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
+
+
+class _Received(NamedTuple):
+    message: PointCloud2
+    cloud: Cloud
+
+
+class _Plane(NamedTuple):
+    frame_id: str
+    values: NDArray[Any]
+
+
+class _Unlabelled(Exception):
+    """Why a cloud gets no labels; ``kind`` groups clouds of the same cause."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class LabelPointsNode(Node):
+    """
+    Clouds, masks, confidence and camera_info in; clouds with two fields more out.
+
+    :raises ValueError: for parameters that are not what is expected.
+    :raises RuntimeError: where extrinsics are neither stated nor to be had from tf2, and for QoS
+        overrides that do not exist.
+    """
+
+    def __init__(self) -> None:
+        """Declare parameters, advertise and subscribe."""
+        super().__init__('label_points')
+        parameters.declare(self)
+        self._values = parameters.read(self)
+        stated = self._values.transform()
+        self._extrinsics: Extrinsics = (
+            Tf2Extrinsics(self) if stated is None else StatedExtrinsics(stated)
+        )
+        self._pairing: Pairing[_Received, _Plane] = Pairing(
+            self._values.max_stamp_difference_s, self._values.max_wait_s
+        )
+        self._camera_info: CameraInfo | None = None
+        self._camera: Camera | None = None
+        self._counts: Counter[str] = Counter()
+        self._warned_s: dict[str, float] = {}
+        overridable = QoSOverridingOptions(_OVERRIDABLE)
+        # both reliable and best-effort subscribers hear a reliable publisher
+        self._output = self.create_publisher(
+            PointCloud2, '~/output/points', QoSProfile(depth=5), qos_overriding_options=overridable
+        )
+        # A steady clock: simulated time may stand still. It runs only while clouds wait.
+        self._timer = self.create_timer(
+            _TICK_S, self._guarded(self._settle), clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._timer.cancel()
+        for kind, topic, callback in (
+            (CameraInfo, 'camera_info', self._on_camera_info),
+            (Image, 'mask', self._on_mask),
+            (Image, 'confidence', self._on_confidence),
+            (PointCloud2, 'points', self._on_points),
+        ):
+            # best effort: what is not taken in time is lost, and no publisher has to send it again
+            qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+            self.create_subscription(
+                kind,
+                f'~/input/{topic}',
+                self._guarded(callback),
+                qos,
+                qos_overriding_options=overridable,
+            )
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """Keep whatever a message provokes from ending the node."""
+
+        def guarded(*messages: Any) -> None:
+            try:
+                callback(*messages)
+            except (InvalidImage, InvalidCloud) as error:
+                self._warn(callback.__name__, f'message ignored: {error}')
+            except Exception as error:
+                self._warn(callback.__name__, f'message ignored: {error!r}')
+
+        return guarded
+
+    # Inputs
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+        self._settle()
+
+    def _on_mask(self, message: Image) -> None:
+        plane = _Plane(message.header.frame_id, image_to_mask(message))
+        self._pairing.add_mask(_nanoseconds(message.header.stamp), plane)
+        self._settle()
+
+    def _on_confidence(self, message: Image) -> None:
+        plane = _Plane(message.header.frame_id, image_to_confidence(message))
+        self._pairing.add_confidence(_nanoseconds(message.header.stamp), plane)
+        self._settle()
+
+    def _on_points(self, message: PointCloud2) -> None:
+        received = _Received(message, read_cloud(message))
+        stamp_ns = _nanoseconds(message.header.stamp)
+        self._pairing.add_cloud(stamp_ns, received, time.monotonic())
+        self._settle()
+
+    # Outputs
+
+    def _settle(self) -> None:
+        """Publish the clouds whose waiting is over."""
+        for received, pair, reason in self._pairing.settle(time.monotonic(), self._can_label):
+            try:
+                self._publish(received, pair, reason)
+            except InvalidCloud as error:
+                self._warn('cloud', f'cloud dropped: {error}')
+        if not self._pairing.waiting_count:
+            self._timer.cancel()
+        elif self._timer.is_canceled():
+            self._timer.reset()
+
+    def _publish(self, received: _Received, pair: Pair[_Plane] | None, reason: str) -> None:
+        self._counts['clouds'] += 1
+        try:
+            if pair is None:
+                raise _Unlabelled('mask', reason)
+            labels = self._labels(received, pair)
+        except _Unlabelled as error:
+            self._counts['unlabelled'] += 1
+            what = 'left unlabelled' if self._values.publish_unlabelled else 'dropped'
+            self._warn(
+                error.kind,
+                f'cloud {what}: {error} '
+                f'({self._counts["unlabelled"]} of {self._counts["clouds"]} clouds so far)',
+            )
+            if not self._values.publish_unlabelled:
+                return
+            count = len(received.cloud.records)
+            labels = Labels(np.full(count, UNLABELLED, np.uint8), np.zeros(count, np.float32))
+        names = self._values.label_field, self._values.confidence_field
+        self._output.publish(label_cloud(received.message, received.cloud, labels, *names))
+
+    def _labels(self, received: _Received, pair: Pair[_Plane]) -> Labels:
+        info = self._camera_info
+        if info is None:
+            raise _Unlabelled('camera_info', 'no camera_info has come')
+        frames = {pair.mask.frame_id, pair.confidence.frame_id, info.header.frame_id} - {''}
+        if len(frames) > 1:
+            raise _Unlabelled(
+                'frame',
+                'expected mask, confidence and camera_info of one frame_id, '
+                f'got {", ".join(sorted(frames))}',
+            )
+        try:
+            camera = camera_of(info)
+        except InvalidCameraInfo as error:
+            raise _Unlabelled('camera_info', f'camera_info: {error}') from None
+        if camera != self._camera:  # an equal one has its limit worked out already
+            self._camera = camera
+        header = received.message.header
+        try:
+            transform = self._extrinsics.at(max(frames, default=''), header.frame_id, header.stamp)
+        except TransformUnavailable as error:
+            raise _Unlabelled('transform', f'no transform: {error}') from None
+        try:
+            return label_points(
+                received.cloud.coordinates,
+                transform,
+                self._camera,
+                pair.mask.values,
+                pair.confidence.values,
+            )
+        except ValueError as error:
+            raise _Unlabelled('size', str(error)) from None
+
+    def _can_label(self, received: _Received) -> bool:
+        """Tell whether camera_info and transform are there; they are worth waiting for."""
+        info, header = self._camera_info, received.message.header
+        if info is None:
+            return False
+        if not info.header.frame_id:
+            return True  # the mask's frame counts, and there is nothing to wait for
+        try:
+            self._extrinsics.at(info.header.frame_id, header.frame_id, header.stamp)
+        except TransformUnavailable:
+            return False
+        return True
+
+    def _warn(self, kind: str, text: str) -> None:
+        """Say something of a kind, and not again for a while."""
+        now_s = time.monotonic()
+        if now_s - self._warned_s.get(kind, -WARN_EVERY_S) >= WARN_EVERY_S:
+            self._warned_s[kind] = now_s
+            self.get_logger().warning(f'{text} (said every {WARN_EVERY_S:g} s at most)')
+
+
+def _nanoseconds(stamp: Time) -> int:
+    """Give a stamp as one number; rclpy's Time takes no negative seconds."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; returns the exit status."""
+    rclpy.init(args=args)
+    executor = SingleThreadedExecutor()
+    node = None
+    try:
+        node = LabelPointsNode()
+        executor.add_node(node)
+        executor.spin()
+    except (ParameterException, ValueError, RuntimeError) as error:
+        print(f'label_points: {error}', file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        executor.shutdown()
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Bags for the tests, with times to the millisecond."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from adpc_ros.bag import COMPRESSED_TYPE, RAW_TYPE, URGENCY_TYPE, typestore
+
+START_NS = 1_700_000_000_000_000_000
+STORE = typestore()
+
+
+class Shot(NamedTuple):
+    """A frame: when it is received and its stamp, in milliseconds from the start."""
+
+    at_ms: float
+    stamp_ms: float | None = None  # None: as received
+    topic: str = '/camera'
+    encoding: str = 'rgb8'  # png: compressed
+
+
+class Call(NamedTuple):
+    """An urgency message."""
+
+    at_ms: float
+    level: int
+    deadline_ms: float = 0.0
+    hold_ms: float = 0.0
+
+
+def pair(kind: str, nanoseconds: int) -> Any:
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return STORE.types[f'builtin_interfaces/msg/{kind}'](sec=seconds, nanosec=rest)
+
+
+def header(stamp_ns: int, frame_id: str = 'front') -> Any:
+    return STORE.types['std_msgs/msg/Header'](stamp=pair('Time', stamp_ns), frame_id=frame_id)
+
+
+def ns(ms: float) -> int:
+    return START_NS + round(ms * 1e6)
+
+
+def picture_message(shot: Shot, picture: np.ndarray) -> tuple[str, Any]:
+    """Give type and message of a frame; a stamp of -1 is zero."""
+    stamp_ms = shot.at_ms if shot.stamp_ms is None else shot.stamp_ms
+    top = header(0 if stamp_ms == -1 else ns(stamp_ms))
+    if shot.encoding == 'png':
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, 'png')
+        data = np.frombuffer(buffer.getvalue(), np.uint8)
+        return COMPRESSED_TYPE, STORE.types[COMPRESSED_TYPE](header=top, format='png', data=data)
+    height, width = picture.shape[:2]
+    return RAW_TYPE, STORE.types[RAW_TYPE](
+        header=top,
+        height=height,
+        width=width,
+        encoding=shot.encoding,
+        is_bigendian=0,
+        step=3 * width,
+        data=picture.reshape(-1),
+    )
+
+
+def write_bag(
+    path: Path,
+    events: Sequence[Shot | Call],
+    storage: str = 'MCAP',
+    size: tuple[int, int] = (64, 96),
+) -> Path:
+    """Write a bag folder with frames of random blocks, and urgency; events in order."""
+    rng = np.random.default_rng(0)
+    with Writer(path, version=9, storage_plugin=StoragePlugin[storage]) as writer:
+        connections: dict[tuple[str, str], Any] = {}
+        for event in events:
+            if isinstance(event, Shot):
+                topic = event.topic
+                coarse = rng.integers(0, 256, (size[0] // 16, size[1] // 16, 3), np.uint8)
+                picture = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
+                kind, message = picture_message(event, picture)
+            else:
+                topic, kind = '/adpc/input/urgency', URGENCY_TYPE
+                message = STORE.types[kind](
+                    header=header(ns(event.at_ms) + 1, ''),
+                    level=event.level,
+                    deadline=pair('Duration', round(event.deadline_ms * 1e6)),
+                    hold=pair('Duration', round(event.hold_ms * 1e6)),
+                )
+            if (topic, kind) not in connections:
+                connections[topic, kind] = writer.add_connection(topic, kind, typestore=STORE)
+            data = STORE.serialize_cdr(message, kind)
+            writer.write(connections[topic, kind], ns(event.at_ms), data)
+    return path

@@ -1,0 +1,303 @@
+"""``python -m adpc_ros replay``: bags in, bags, reports and exit statuses out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from bags import Call, Shot, ns, write_bag
+from networks import random_network
+from PIL import Image
+
+from adpc_ros.__main__ import main
+from adpc_ros.bag import open_bag
+from adpc_ros.labels import CAMVID
+from adpc_ros.network import checkpoint
+from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.replay import expectation
+from adpc_ros.replay.output import read_output, values_of
+from adpc_ros.replay.settings import exit_seconds, parameters, urgency
+
+EVENTS: list[Shot | Call] = [
+    *(Shot(at) for at in (0, 10, 20, 140)),
+    Call(250, 2, hold_ms=100),
+    Shot(300),
+]
+FLAT = ['--exit-s', '0.03,0.03,0.03,0.03', '--threads', '1']
+ENDS = [
+    {'exit': 1, 'reason': 'NEXT_FRAME'},
+    {'dropped': 'superseded'},
+    {'exit': 3, 'reason': 'NEXT_FRAME'},
+    {'exit': 3, 'reason': 'URGENT'},
+    {'exit': 1, 'reason': 'EXIT_LIMIT'},
+]
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
+    network = random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
+    checkpoint.save(path, network, CAMVID, {})
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bag(tmp_path_factory.mktemp('bags') / 'bag', EVENTS)
+
+
+def replay(bag: Path, out: Path, weights: str, *options: str | Path) -> int:
+    return main(
+        ['replay', str(bag), '--out', str(out), '--weights', weights, *FLAT, *map(str, options)]
+    )
+
+
+def expect(path: Path, **values: Any) -> Path:
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_the_output_is_a_bag_of_the_three_topics_with_stamps_kept(
+    tmp_path: Path, bag: Path, weights: str
+) -> None:
+    out = tmp_path / 'out.mcap'
+    assert replay(bag, out, weights) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ['out.mcap']  # nothing beside it
+    stamps = [ns(at) for at in (0, 20, 140, 300)]
+    published = [ns(at) for at in (30, 140, 250, 330)]
+    with open_bag(out) as reader:
+        assert {c.topic: c.msgtype for c in reader.connections} == {
+            '/adpc/output/mask': 'sensor_msgs/msg/Image',
+            '/adpc/output/confidence': 'sensor_msgs/msg/Image',
+            '/adpc/output/status': 'adpc_ros/msg/SegmentationStatus',
+        }
+        for connection in reader.connections:
+            (qos,) = connection.ext.offered_qos_profiles
+            assert qos.reliability.name == 'RELIABLE'
+            found = list(reader.messages([connection]))
+            assert [time_ns for _, time_ns, _ in found] == published
+            for (_, _, data), stamp_ns in zip(found, stamps, strict=True):
+                message: Any = reader.deserialize(data, connection.msgtype)
+                assert message.header.frame_id == 'front'
+                stamp = message.header.stamp
+                assert stamp.sec * 10**9 + stamp.nanosec == stamp_ns
+                if connection.topic.endswith('mask'):
+                    assert (message.encoding, message.height, message.width) == ('mono8', 64, 96)
+                    assert values_of(message).max() < CAMVID.count
+    statuses = [status for _, status in read_output(out, 'output/status')]
+    assert [s.exit_index for s in statuses] == [1, 3, 3, 1]
+    assert [s.frames_received for s in statuses] == [3, 4, 4, 5]
+    assert [s.frames_dropped for s in statuses] == [1] * 4
+    assert statuses[0].preempt_time.nanosec == 10_000_000
+    assert statuses[0].network.startswith('tiny@')
+
+
+def test_the_same_drive_gives_the_same_bytes_whatever_holds_it(
+    tmp_path: Path, bag: Path, weights: str
+) -> None:
+    first = tmp_path / 'a' / 'first.mcap'
+    assert replay(bag, first, weights) == 0
+    png = [e._replace(encoding='png') if isinstance(e, Shot) else e for e in EVENTS]
+    others = {
+        'again': bag,
+        'file': next(bag.glob('*.mcap')),
+        'sqlite': write_bag(tmp_path / 'sqlite', EVENTS, 'SQLITE3'),
+        'png': write_bag(tmp_path / 'png', png, 'SQLITE3'),
+    }
+    for name, other in others.items():
+        out = tmp_path / f'{name}.mcap'
+        assert replay(other, out, weights) == 0
+        assert out.read_bytes() == first.read_bytes(), name
+
+
+def test_masks_are_those_of_the_plan_at_that_exit(tmp_path: Path, bag: Path, weights: str) -> None:
+    from adpc_ros.bag import BagDrive
+    from adpc_ros.runtime.plan import make_plan
+
+    out = tmp_path / 'out.mcap'
+    replay(bag, out, weights)
+    images = [frame.image for frame in BagDrive(bag)]
+    plan = make_plan(checkpoint.load(weights).network, threads=1)
+    masks = [values_of(message).copy() for _, message in read_output(out, 'output/mask')]
+    for mask, number, exit_index in zip(masks, (0, 2, 3, 4), (1, 3, 3, 1), strict=True):
+        exits = [computed for computed in plan.segment(images[number]) if computed is not None]
+        assert np.array_equal(mask, exits[exit_index - 1].rendered.class_ids)
+    plan.close()
+
+
+def test_what_came_of_it_can_be_expected_again(
+    tmp_path: Path, bag: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written, old = tmp_path / 'expected.yaml', tmp_path / 'old.mcap'
+    assert replay(bag, old, weights, '--write-expectation', written) == 0
+    document = yaml.safe_load(written.read_text())
+    assert [{k: v for k, v in f.items() if k != 'stamp'} for f in document['frames']] == ENDS
+    assert document['frames'][1]['stamp'] == '1700000000.010000000'
+    out = tmp_path / 'out.mcap'
+    assert replay(bag, out, weights, '--expect', written, '--against', old) == 0
+    assert 'mean 100.000 %, least 100.000 %' in capsys.readouterr().out
+    # with twice the time the frame at 140 ms comes to its last exit in no replay
+    slower = ['--exit-s', '0.06,0.06,0.06,0.06', '--report', tmp_path / 'report']
+    assert replay(bag, out, weights, '--expect', written, '--against', old, *slower) == 1
+    said = capsys.readouterr().out
+    assert 'not met: frame 1700000000.140000000: expected exit 3, got 1' in said
+    html = (tmp_path / 'report' / 'report.html').read_text()
+    assert 'Not as expected' in html and '<svg' in html and 'http-equiv' not in html
+    report = json.loads((tmp_path / 'report' / 'report.json').read_text())
+    assert len(report['per_frame']) == 5
+    assert report['agreement']['changes'] and report['unmet']
+
+
+def test_agreement_and_accuracy_are_judged(
+    tmp_path: Path, bag: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new, numbers = tmp_path / 'old.mcap', tmp_path / 'new.mcap', tmp_path / 'numbers.json'
+    assert replay(bag, old, weights, '--max-exit', '1') == 0
+    labels = {True: tmp_path / 'by_stamp', False: tmp_path / 'in_order'}
+    for (_, message), number, at in zip(
+        read_output(old, 'output/mask'), (0, 2, 3, 4), (0, 20, 140, 300)
+    ):
+        for by_stamp, folder in labels.items():
+            folder.mkdir(exist_ok=True)
+            name = str(ns(at)) if by_stamp else f'label_{number}'
+            Image.fromarray(values_of(message)).save(folder / f'{name}.png')
+    Image.fromarray(np.zeros((64, 96), np.uint8)).save(labels[False] / 'label_1.png')  # dropped
+    perfect = expect(tmp_path / 'perfect.yaml', least_miou=1.0, least_agreement=1.0)
+    for by, folder in (('stamp', labels[True]), ('order', labels[False])):
+        judged = ['--labels', folder, '--labels-by', by, '--against', old, '--expect', perfect]
+        assert replay(bag, new, weights, '--max-exit', '1', *judged) == 0
+    assert replay(bag, new, weights, *judged, '--json', numbers) == 1
+    said = capsys.readouterr().out
+    assert 'not met: agreement: expected at least 1, got 0.' in said
+    assert 'not met: miou: expected at least 1, got 0.' in said
+    found = json.loads(numbers.read_text())
+    assert 0 < found['agreement']['least'] < found['agreement']['mean'] < 1
+    assert found['agreement']['frames'] == 4
+    assert [(c['before'][0], c['now'][0]) for c in found['agreement']['changes']] == [
+        (1, 1),  # another reason
+        (1, 3),
+        (1, 3),
+    ]
+
+
+def test_frames_in_one_output_alone_are_named(tmp_path: Path, bag: Path, weights: str) -> None:
+    old, new, numbers = tmp_path / 'old.mcap', tmp_path / 'new.mcap', tmp_path / 'numbers.json'
+    replay(bag, old, weights)
+    fast = ['--exit-s', '0.002,0.002,0.002,0.002', '--against', old, '--json', numbers]
+    assert replay(bag, new, weights, *fast) == 0
+    agreement = json.loads(numbers.read_text())['agreement']
+    assert agreement['only_now'] == ['1700000000.010000000']
+    assert (agreement['only_before'], agreement['frames']) == ([], 4)
+
+
+def test_faults_of_the_input_are_said_in_a_line(
+    tmp_path: Path, bag: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / 'out.mcap'
+    two = write_bag(tmp_path / 'two', [Shot(0), Shot(1, topic='/rear')])
+    broken = tmp_path / 'broken.mcap'
+    data = bytearray(next(bag.glob('*.mcap')).read_bytes())
+    broken.write_bytes(data[: len(data) // 2])
+    wrong = tmp_path / 'wrong.yaml'
+    wrong.write_text('most_latency: 1\n')
+    cases: Sequence[tuple[Path, Sequence[str | Path], str]] = (
+        (tmp_path / 'nowhere', [], 'found nothing'),
+        (broken, [], 'broken'),
+        (two, [], 'several image topics, choose with --topic: /camera, /rear'),
+        (two, ['--topic', '/left'], 'not in the bag; image topics: /camera, /rear'),
+        (bag, ['--topic', '/adpc/input/urgency'], 'is adpc_ros/msg/Urgency'),
+        (bag, ['--expect', wrong], 'unknown most_latency'),
+        (bag, ['--expect', expect(tmp_path / 'a.yaml', least_agreement=1)], 'needs --against'),
+        (bag, ['--expect', expect(tmp_path / 'b.yaml', least_miou=1)], 'needs --labels'),
+        (bag, ['--against', bag], 'expected /adpc/output/mask'),
+        (bag, ['--urgency-at', '1:NOW'], 'expected T[:LEVEL[:HOLD]]'),
+        (bag, ['--exit-s', '0.1,0.1'], 'expected the seconds of 4 exits'),
+        (bag, ['--max-exit', '5'], 'max_exit: expected 1 to 4'),
+        (bag, ['--namespace', 'adpc'], 'expected an absolute name'),
+        (bag, ['--labels', tmp_path], 'expected a folder of label PNGs'),
+    )
+    for source, options, words in cases:
+        assert replay(source, out, weights, *options) == 2, words
+        said = capsys.readouterr().err.strip()
+        assert words in said and said.splitlines()[-1].startswith('adpc_ros: '), (words, said)
+    assert replay(bag, tmp_path / 'out.bag', weights) == 2
+    own = next(bag.glob('*.mcap'))
+    assert replay(bag, own, weights) == 2 and own.read_bytes() == bytes(data)
+    assert not list(tmp_path.glob('.*'))  # no folder left behind
+
+
+def test_several_topics_and_namespaces_can_be_chosen(tmp_path: Path, weights: str) -> None:
+    two = write_bag(tmp_path / 'two', [Shot(0), Shot(1, topic='/rear'), Shot(500, topic='/rear')])
+    out = tmp_path / 'out.mcap'
+    assert replay(two, out, weights, '--topic', '/rear', '--namespace', '/rear/adpc') == 0
+    assert len(list(read_output(out, 'output/mask', '/rear/adpc'))) == 2
+
+
+def test_expectations_are_checked_when_read() -> None:
+    for document, words in (
+        ([], 'expected keys and values'),
+        ({'received': -1}, 'received: expected a number >= 0'),
+        ({'least_miou': 55}, 'least_miou: expected 0 to 1'),
+        ({'frames': [{'stamp': 12.05}]}, 'nine decimals in quotes'),
+        ({'frames': [{'stamp': '1.000000000', 'reason': 'LATE'}]}, 'expected some of FINISHED'),
+        ({'frames': [{'stamp': '1.000000000', 'exits': 1}]}, 'unknown exits'),
+        ({'frames': [{'stamp': '1.000000000', 'exit': 1, 'dropped': 'any'}]}, 'not both'),
+    ):
+        with pytest.raises(ValueError, match=words):
+            expectation.parse(document)
+
+
+def test_the_documented_expectation_is_one() -> None:
+    from shared import ROOT
+
+    blocks = re.findall('```yaml\n(.*?)```', (ROOT / 'docs' / 'replay.md').read_text(), re.DOTALL)
+    expected = expectation.parse(yaml.safe_load(blocks[0]))
+    assert expected.frames and expected.needs_agreement
+    names = set(yaml.safe_load(blocks[0]))
+    assert names == set(expectation.Expectation.__dataclass_fields__)
+
+
+def test_settings_are_read(tmp_path: Path) -> None:
+    measured = tmp_path / 'measured.json'
+    measured.write_text(json.dumps({'seconds': [0.1, 0.15, 0.25, 0.3]}))
+    assert exit_seconds(str(measured)) == pytest.approx((0.1, 0.05, 0.1, 0.05))
+    measured.write_text(json.dumps({'exits': [{'masked_s': s} for s in (0.1, 0.2)]}))
+    assert exit_seconds(str(measured)) == pytest.approx((0.1, 0.1))
+    measured.write_text(json.dumps({'exits': 3}))
+    for text in (str(measured), '0.1,-1', 'nowhere.json'):
+        with pytest.raises(ValueError, match='expected'):
+            exit_seconds(text)
+    assert urgency('1.5')[:] == (1.5, 2, 0.0)
+    assert urgency('1:elevated:0.5')[:] == (1.0, 1, 0.5)
+    file = tmp_path / 'adpc.param.yaml'
+    file.write_text('/**: {ros__parameters: {min_exit: 2, deadline_s: 0.2, use_sim_time: true}}')
+    found = parameters(file, {'deadline_s': 0.1})
+    assert (found.min_exit, found.deadline_s) == (2, 0.1)
+    file.write_text('/**: {ros__parameters: {deadline_s: 1}}')
+    with pytest.raises(ValueError, match='deadline_s: expected float, got 1'):
+        parameters(file, {})
+
+
+def test_a_live_replay_goes_through_the_node(tmp_path: Path, weights: str) -> None:
+    events: list[Shot | Call] = [Shot(at) for at in range(0, 2400, 400)]
+    events[4:4] = [Call(1400, 2, hold_ms=500)]
+    live = write_bag(tmp_path / 'live', events)
+    out, numbers = tmp_path / 'out.mcap', tmp_path / 'numbers.json'
+    command = ['replay', str(live), '--out', str(out), '--weights', weights, '--threads', '1']
+    assert main([*command, '--live', '--json', str(numbers), '--report', str(tmp_path / 'r')]) == 0
+    found = json.loads(numbers.read_text())
+    assert found['frames']['received'] == 6
+    assert found['frames']['segmented'] > 2  # all of them, but on a busy machine
+    statuses = [status for _, status in read_output(out, 'output/status')]
+    assert {s.header.stamp.nanosec for s in statuses} <= {at * 10**6 for at in range(0, 1000, 200)}
+    assert found['stops'].keys() & {'EXIT_LIMIT', 'URGENT'}
+    assert found['urgency'] == {'CRITICAL': 1}
+    assert 0 <= found['latency_s']['median'] < 5
+    times = [time_ns for time_ns, _ in read_output(out, 'output/mask')]
+    assert times == sorted(times) and ns(0) <= times[0] < ns(10_000)
