@@ -26,6 +26,7 @@ PARAMETERS = {
     'weights': str,
     'device': str,
     'threads': int,
+    'compressed_input': bool,
     'autostart': bool,
     'use_sim_time': bool,
 }
@@ -35,11 +36,21 @@ ARGUMENTS = {
     'namespace': ('', 'Namespace of the node, for example one for each camera.'),
     'name': ('adpc', 'Name of the node; its private topics begin with it.'),
     'params_file': (str(CONFIG / 'adpc.param.yaml'), 'Parameter file (YAML).'),
-    'input_image': ('~/input/image', 'Topic of the camera images (sensor_msgs/Image).'),
-    'urgency': ('~/input/urgency', 'Topic of the urgency messages (adpc_ros/Urgency).'),
+    'input_image': ('~/input/image', 'Topic of the camera images.'),
+    'camera_info': ('~/input/camera_info', 'Topic of their calibration.'),
+    'urgency': ('~/input/urgency', 'Topic of the urgency messages.'),
+    'mask': ('~/output/mask', 'Topic on which the masks are published.'),
+    'confidence': ('~/output/confidence', 'Topic on which their confidence is published.'),
+    'status': ('~/output/status', 'Topic on which their status is published.'),
     'weights': ('', f'Weights file (.safetensors); {AS_IN_FILE}.'),
     'device': ('', f'Where to compute: cpu, cuda, or cuda:N; {AS_IN_FILE}.'),
     'threads': ('', f'Compute threads, 0 for one for each core; {AS_IN_FILE}.'),
+    'cores': ('', f'Cores of the compute threads, for example 0,1; {AS_IN_FILE}.'),
+    'compressed_input': (
+        '',
+        f'Take sensor_msgs/CompressedImage and not Image; {AS_IN_FILE}.',
+        ('', *BOOL),
+    ),
     'autostart': ('', f'Configure and activate on start; {AS_IN_FILE}.', ('', *BOOL)),
     'use_sim_time': ('', f'Take the time from /clock; {AS_IN_FILE}.', ('', *BOOL)),
     'log_level': ('info', 'Least severity that is logged.', LEVELS),
@@ -49,6 +60,16 @@ ARGUMENTS = {
         'Fast DDS profile of the node, without which large images are lost; the camera driver '
         f'needs it, too. Empty, or {PROFILE} set: the environment is left alone.',
     ),
+}
+
+# private names of the node, by the arguments that say what they are called
+TOPICS = {
+    'input_image': '~/input/image',
+    'camera_info': '~/input/camera_info',
+    'urgency': '~/input/urgency',
+    'mask': '~/output/mask',
+    'confidence': '~/output/confidence',
+    'status': '~/output/status',
 }
 
 
@@ -70,16 +91,15 @@ def start_node(context: LaunchContext) -> list[LifecycleNode]:
         for name, kind in PARAMETERS.items()
         if value[name]
     }
+    if value['cores']:
+        given['cores'] = [int(core) for core in value['cores'].split(',')]
     node = LifecycleNode(
         package='adpc_ros',
         executable='segmentation_node',
         namespace=value['namespace'],
         name=value['name'],
         parameters=[existing('params_file', value['params_file']), given],
-        remappings=[
-            ('~/input/image', value['input_image']),
-            ('~/input/urgency', value['urgency']),
-        ],
+        remappings=[(topic, value[argument]) for argument, topic in TOPICS.items()],
         ros_arguments=['--log-level', value['log_level']],
         additional_env=environment,  # this node's alone
         output='screen',

@@ -36,6 +36,9 @@ def test_launch_and_configuration_are_installed() -> None:
     for file in (
         'launch/adpc.launch.py',
         'launch/label_points.launch.py',
+        'launch/replay.launch.py',
+        'launch/two_cameras.launch.py',
+        'config/adpc.foxglove.json',
         'config/adpc.param.yaml',
         'config/label_points.param.yaml',
         'config/fastdds_shared_memory.xml',

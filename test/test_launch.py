@@ -1,7 +1,8 @@
-"""The launch file, where launch is installed: its arguments, and a node that it really starts."""
+"""The launch files, where launch is installed: arguments, commands, a node really started."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ actions = pytest.importorskip('launch.actions', reason=REASON)
 sources = pytest.importorskip('launch.launch_description_sources', reason=REASON)
 pytest.importorskip('launch_ros.actions', reason=REASON)
 
+FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
 FILE = ROOT / 'launch' / 'adpc.launch.py'
 PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 LAUNCH = """
@@ -40,8 +42,8 @@ sys.exit(service.run())
 """
 
 
-def declared() -> dict[str, Any]:
-    entities = sources.get_launch_description_from_python_launch_file(str(FILE)).entities
+def declared(file: Path = FILE) -> dict[str, Any]:
+    entities = sources.get_launch_description_from_python_launch_file(str(file)).entities
     return {e.name: e for e in entities if isinstance(e, actions.DeclareLaunchArgument)}
 
 
@@ -68,14 +70,102 @@ def parameters(command: list[str]) -> dict[str, Any]:
     files = [command[i + 1] for i, word in enumerate(command) if word == '--params-file']
     result: dict[str, Any] = {}
     for file in files:
-        for node in yaml.safe_load(Path(file).read_text()).values():
+        for node in yaml.load(Path(file).read_text(), yaml.FullLoader).values():  # tuples, too
             result |= node['ros__parameters']
     return result
 
 
-def test_every_argument_is_described() -> None:
-    for name, argument in declared().items():
+def processes_of(file: Path, **arguments: str) -> list[Any]:
+    """Visit a launch file as the service does, and give the processes that it would start."""
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    context.launch_configurations.update(arguments)
+    found = []
+
+    def visit(entity: Any) -> None:
+        if isinstance(entity, actions.ExecuteProcess):
+            names = {}
+            if hasattr(entity, '_perform_substitutions'):
+                entity._perform_substitutions(context)
+                names = {'ns': f'__ns:={entity.expanded_node_namespace}', 'name': '__node:=?'}
+            context.extend_locals({'ros_specific_arguments': names})
+            entity.prepare(context)
+            found.append(entity)
+        elif isinstance(entity, actions.RegisterEventHandler):
+            handler = entity.event_handler
+            for inner in getattr(handler, 'entities', None) or []:
+                visit(inner)
+        elif not isinstance(entity, actions.EmitEvent):
+            for inner in entity.visit(context) or []:
+                visit(inner)
+
+    for entity in sources.get_launch_description_from_python_launch_file(str(file)).entities:
+        visit(entity)
+    return found
+
+
+def remaps(command: list[str]) -> set[str]:
+    return {command[i + 1] for i, word in enumerate(command) if word == '-r'}
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda file: file.name)
+def test_every_argument_is_described(file: Path) -> None:
+    assert declared(file)
+    for name, argument in declared(file).items():
         assert len(argument.description.split('. Valid choices')[0]) > 10, name
+
+
+def test_two_cameras_are_two_nodes_that_share_urgency_and_nothing_else() -> None:
+    arguments = {'front_cores': '0,1', 'rear_cores': '', 'threads': '2'}
+    front, rear = processes_of(ROOT / 'launch' / 'two_cameras.launch.py', **arguments)
+    for camera, process in (('front', front), ('rear', rear)):
+        command = process.process_details['cmd']
+        assert f'__ns:=/{camera}' in command
+        assert remaps(command) >= {
+            f'~/input/image:=/{camera}/camera/image_raw',
+            f'~/input/camera_info:=/{camera}/camera/camera_info',
+            '~/input/urgency:=/urgency',
+        }
+        assert parameters(command)['threads'] == 2
+    assert parameters(front.process_details['cmd'])['cores'] == (0, 1)
+    assert parameters(rear.process_details['cmd'])['cores'] == []
+
+
+def test_a_replay_plays_the_inputs_and_records_the_outputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(PROFILE)
+    node, play, record = processes_of(
+        ROOT / 'launch' / 'replay.launch.py',
+        bag='drive.mcap',
+        namespace='front',
+        mask='/perception/mask',
+        rate='0.5',
+    )
+    command = node.process_details['cmd']
+    assert parameters(command)['autostart'] is False
+    assert parameters(command)['use_sim_time'] is True
+    assert '~/input/image:=/camera/image_raw' in remaps(command)
+    words = play.process_details['cmd']
+    assert words[:5] == ['ros2', 'bag', 'play', 'drive.mcap', '--clock']
+    assert words[words.index('--rate') + 1] == '0.5'
+    inputs = ['/camera/image_raw', '/camera/camera_info', '/front/adpc/input/urgency']
+    assert words[words.index('--topics') + 1 :] == inputs, 'no outputs of an earlier run'
+    words = record.process_details['cmd']
+    assert words[:4] == ['ros2', 'bag', 'record', '--use-sim-time']
+    recorded = words[words.index('--topics') + 1 :]
+    assert set(recorded) == {
+        '/perception/mask',
+        '/front/adpc/output/confidence',
+        '/front/adpc/output/status',
+        '/front/adpc/output/camera_info',
+        '/front/adpc/output/label_info',
+        '/front/adpc/input/urgency',
+        '/diagnostics',
+    }
+    for process in (node, play, record):
+        assert process.process_details['env'][PROFILE].endswith('fastdds_shared_memory.xml')
 
 
 def test_the_defaults_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +190,9 @@ def test_what_is_given_is_passed_on() -> None:
         weights='7',
         device='cuda:1',
         threads='3',
+        cores='0,2',
+        compressed_input='true',
+        mask='/perception/mask',
         autostart='false',
         use_sim_time='true',
         log_level='debug',
@@ -107,11 +200,14 @@ def test_what_is_given_is_passed_on() -> None:
     assert '__ns:=/front' in command
     assert '~/input/image:=/front/camera/image_raw' in command
     assert '~/input/urgency:=/safety/urgency' in command
+    assert '~/output/mask:=/perception/mask' in command
     assert command[command.index('--log-level') + 1] == 'debug'
     given = {
         'weights': '7',
         'device': 'cuda:1',
         'threads': 3,
+        'cores': (0, 2),
+        'compressed_input': True,
         'autostart': False,
         'use_sim_time': True,
     }
@@ -142,7 +238,8 @@ def test_a_file_that_does_not_exist_is_an_error(
 def test_a_launched_node_segments_under_its_namespace_and_ends_cleanly(tmp_path: Path) -> None:
     path, log = tmp_path / 'tiny.safetensors', tmp_path / 'launch.log'
     checkpoint.save(path, random_network(0), CAMVID, {})
-    arguments = ('namespace:=front', f'weights:={path}', 'threads:=1')
+    core = min(os.sched_getaffinity(0))
+    arguments = ('namespace:=front', f'weights:={path}', 'threads:=1', f'cores:={core}')
     with open(log, 'w') as file:
         launch = subprocess.Popen(
             [sys.executable, '-c', LAUNCH, str(FILE), *arguments],
@@ -170,3 +267,46 @@ def test_a_launched_node_segments_under_its_namespace_and_ends_cleanly(tmp_path:
         if launch.poll() is None:
             launch.send_signal(signal.SIGINT)
             launch.wait(30)
+
+
+FAKE_ROS2 = """#!{python}
+import signal, sys, time
+with open({log!r}, 'a') as log:
+    print(*sys.argv[1:3], 'began', file=log, flush=True)
+    if sys.argv[2] == 'record':
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+        time.sleep(60)
+    time.sleep(0.5)
+    print(*sys.argv[1:3], 'over', file=log, flush=True)
+"""
+
+
+def test_a_replay_brings_the_node_up_then_plays_then_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for ros2 bag, which has no wheels."""
+    path, log, bag_log = (tmp_path / name for name in ('t.safetensors', 'launch.log', 'bag.log'))
+    checkpoint.save(path, random_network(0), CAMVID, {})
+    ros2 = tmp_path / 'bin' / 'ros2'
+    ros2.parent.mkdir()
+    ros2.write_text(FAKE_ROS2.format(python=sys.executable, log=str(bag_log)))
+    ros2.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{ros2.parent}:{os.environ["PATH"]}')
+    file = ROOT / 'launch' / 'replay.launch.py'
+    arguments = ('bag:=drive.mcap', f'weights:={path}', 'threads:=1')
+    with open(log, 'w') as output:
+        launch = subprocess.run(
+            [sys.executable, '-c', LAUNCH, str(file), *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=100,
+        )
+    said = log.read_text()
+    assert launch.returncode == 0, said
+    assert bag_log.read_text().splitlines() == [
+        'bag record began',
+        'bag play began',
+        'bag play over',
+    ]
+    assert said.index('camvid classes') < said.index('[ros2-3]: process started')
+    assert said.count('process has finished cleanly') == 3, said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from rclpy.node import Node
 
 from adpc_ros.ros import parameters
 from adpc_ros.ros.parameters import LIVE_NAMES, Parameters
+from adpc_ros.runtime.window import Thresholds
 
 
 def test_live_parameters_set_together_are_judged_together() -> None:
@@ -43,7 +45,19 @@ def test_a_change_that_cannot_be_says_what_was_expected(
 def test_what_frames_may_spend_is_live_and_what_is_built_is_not() -> None:
     policy = {'min_exit', 'max_exit', 'deadline_s', 'target_confidence', 'elevated_deadline_s'}
     policy |= {'urgent_max_exit', 'max_age_s'}
-    assert LIVE_NAMES == policy | {'adaptive', 'confidence_encoding', 'output_scale'}
+    outputs = {'confidence_encoding', 'output_scale'}
+    watched = {name for name in LIVE_NAMES if name.startswith('diagnostics_')}
+    assert LIVE_NAMES == policy | {'adaptive'} | outputs | watched
+
+
+def test_every_threshold_has_a_value_that_disables_it() -> None:
+    never = Parameters(
+        diagnostics_stale_s=0.0,
+        diagnostics_warn_latency_s=0.0,
+        diagnostics_warn_drop_share=1.0,
+        diagnostics_warn_late_share=1.0,
+    )
+    assert never.thresholds() == Thresholds(math.inf, math.inf, 1.0, 1.0)
 
 
 @pytest.fixture

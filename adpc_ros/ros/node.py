@@ -25,10 +25,14 @@ from rclpy.parameter import Parameter
 
 from adpc_ros.network.checkpoint import load
 from adpc_ros.ros import parameters
+from adpc_ros.ros.diagnostics import Diagnostics
 from adpc_ros.ros.inputs import Inputs
+from adpc_ros.ros.lifecycle import Interrupts, refuse_impossible_transitions
 from adpc_ros.ros.outputs import Network, Outputs
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
+from adpc_ros.ros.plans import watch_of
 from adpc_ros.ros.warn_once import WarnOnce
+from adpc_ros.runtime.cores import on_cores
 from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.images import confident_threshold
 from adpc_ros.runtime.plan import Plan, core_count, make_plan
@@ -42,6 +46,7 @@ class SegmentationNode(LifecycleNode):
     def __init__(self) -> None:
         """Declare parameters; everything else waits for ``configure``."""
         super().__init__('adpc')
+        refuse_impossible_transitions(self)
         parameters.declare(self)
         self._configuring = False
         self.add_on_set_parameters_callback(self._judge_parameters)
@@ -51,6 +56,7 @@ class SegmentationNode(LifecycleNode):
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
         self._inputs: Inputs | None = None
+        self._diagnostics = Diagnostics(self)
 
     # Lifecycle
 
@@ -62,6 +68,7 @@ class SegmentationNode(LifecycleNode):
         except Exception as error:  # whatever it is, it must be said: rclpy would swallow it
             self.get_logger().error(f'cannot configure: {error or type(error).__name__}')
             self._free()
+            self._diagnostics.failed(f'cannot configure: {error or type(error).__name__}')
             return TransitionCallbackReturn.FAILURE
         finally:
             self._configuring = False
@@ -76,11 +83,13 @@ class SegmentationNode(LifecycleNode):
         device = torch.device(values.device)
         if device.type == 'cuda' and not torch.cuda.is_available():
             raise ValueError(f'device: {values.device} asked for, but CUDA is not available')
-        checkpoint = load(values.weights or packaged(WEIGHTS))
-        threads = values.threads or core_count()
-        torch.set_num_threads(threads)
+        weights = values.weights or packaged(WEIGHTS)
+        checkpoint = load(weights)
         dtype: torch.dtype = getattr(torch, values.precision)
-        plan = self._plan = make_plan(checkpoint.network, device, dtype, threads)
+        with on_cores(values.cores):
+            threads = values.threads or core_count()
+            torch.set_num_threads(threads)
+            plan = self._plan = make_plan(checkpoint.network, device, dtype, threads)
         network = Network(
             checkpoint.identity,
             checkpoint.classes,
@@ -88,14 +97,22 @@ class SegmentationNode(LifecycleNode):
             float(confident_threshold(checkpoint.network.config)),
         )
         outputs = self._outputs = Outputs(self, network, values, self._warn_once)
-        self._engine = Engine(
-            plan,
-            values.policy(plan.exit_count),
-            outputs.publish,
-            outputs.publish_progress,
-            values.adaptive,
-        )
-        self._engine.warm_up((values.warmup_height, values.warmup_width))
+        with on_cores(values.cores):  # but not the outputs: the middleware's threads are free
+            engine = self._engine = Engine(
+                plan,
+                values.policy(plan.exit_count),
+                self._diagnostics.results(outputs.publish),
+                self._diagnostics.exits(outputs.publish_progress),
+                values.adaptive,
+                watch_of(
+                    values.watchdog_s,
+                    weights,
+                    checkpoint.identity,
+                    lambda network: make_plan(network, device, dtype, threads),
+                ),
+            )
+            engine.warm_up((values.warmup_height, values.warmup_width))
+        self._diagnostics.configured(engine, outputs, values.device)
         self._say_class_names(network.classes.names)
         licence = checkpoint.info.get('licence')
         self.get_logger().info(
@@ -146,9 +163,12 @@ class SegmentationNode(LifecycleNode):
         self._inputs = None
 
     def _free(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-        if self._plan is not None:
+        self._diagnostics.unconfigured()
+        if self._engine is None:
+            ended = True
+        else:
+            ended, self._plan = self._engine.close(), self._engine.plan
+        if ended and self._plan is not None:  # a plan that hangs cannot be freed
             self._plan.close()
         if self._outputs is not None:
             self._outputs.close()
@@ -203,6 +223,7 @@ def _executor() -> Executor:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit status."""
+    interrupts = Interrupts()
     rclpy.init(args=args)
     try:
         node = SegmentationNode()
@@ -216,6 +237,7 @@ def main(args: list[str] | None = None) -> int:
             for trigger in (node.trigger_configure, node.trigger_activate):
                 if trigger() != TransitionCallbackReturn.SUCCESS:
                     return 1
+        interrupts.raises = False
         while rclpy.ok():
             executor.spin_once(timeout_sec=1.0)  # its spin() burns a core in some releases
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -108,8 +108,8 @@ class Outputs:
         ]
         self._label_info.publish(message)
 
-    def publish(self, result: Result) -> None:
-        """Publish what belongs to a frame; called in frame order."""
+    def publish(self, result: Result) -> SegmentationStatus:
+        """Publish what belongs to a frame, and give its status; called in frame order."""
         header, parameters = result.frame.tag, self.parameters
         if result.exit is not None:
             mask, confidence = _images(result.exit.rendered, parameters, header)
@@ -117,10 +117,12 @@ class Outputs:
             self._confidence.publish(confidence)
         elif result.error is not None:
             self._node.get_logger().error(f'frame failed: {result.error}')
-        self._status.publish(self._status_of(result))
+        status = self._status_of(result)
+        self._status.publish(status)
         if result.exit is not None:  # what nobody brakes for comes last
             self._publish_camera_info(result, parameters.output_scale)
             self._publish_overlay(result, parameters.output_scale)
+        return status
 
     def publish_progress(self, frame: Frame, done: RenderedExit) -> None:
         """Publish an exit as it completes, to whoever has subscribed."""

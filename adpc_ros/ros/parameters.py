@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adpc_ros.runtime.scheduler import Policy
+from adpc_ros.runtime.window import Thresholds
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -43,12 +44,21 @@ class Parameters:
     weights: str = _field('', 'Weights file (.safetensors); empty for the packaged ones.')
     device: str = _field('cpu', 'Where to compute: cpu, cuda, or cuda:N.')
     threads: int = _field(0, 'Compute threads; 0 for one for each core.', 0, 1024)
+    cores: tuple[int, ...] = _field(
+        (), 'Cores that the compute threads may use (integers); empty for all.'
+    )
     precision: str = _field(
         'float32',
         'Of weights and features: float32, or bfloat16 (faster where the CPU has it).',
         choices=('float32', 'bfloat16'),
     )
     autostart: bool = _field(True, 'Configure and activate on start.')
+    watchdog_s: float = _field(
+        5.0,
+        'Compute threads without progress for so long lose their frame and are replaced; 0 never.',
+        0.0,
+        3600.0,
+    )
     warmup_height: int = _field(
         360,
         "Height of the image computed before the first frame: the camera's, since the first "
@@ -107,6 +117,35 @@ class Parameters:
         live=True,
     )
 
+    diagnostics_stale_s: float = _field(
+        2.0,
+        'WARN in /diagnostics after so long without an image; 0 never.',
+        0.0,
+        3600.0,
+        live=True,
+    )
+    diagnostics_warn_latency_s: float = _field(
+        0.0,
+        'WARN if one mask in twenty is slower, from the stamp to publication; 0 never.',
+        0.0,
+        3600.0,
+        live=True,
+    )
+    diagnostics_warn_drop_share: float = _field(
+        0.5,
+        'WARN if more than this share of the frames gets no mask; 1 never.',
+        0.0,
+        1.0,
+        live=True,
+    )
+    diagnostics_warn_late_share: float = _field(
+        0.1,
+        'WARN if more than this share of the results misses its deadline; 1 never.',
+        0.0,
+        1.0,
+        live=True,
+    )
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         for field in dataclasses.fields(self):
@@ -154,6 +193,15 @@ class Parameters:
             max_age_s=self.max_age_s or math.inf,
         )
 
+    def thresholds(self) -> Thresholds:
+        """Give those of the diagnostics."""
+        return Thresholds(
+            stale_s=self.diagnostics_stale_s or math.inf,
+            latency_s=self.diagnostics_warn_latency_s or math.inf,
+            drop_share=self.diagnostics_warn_drop_share,
+            late_share=self.diagnostics_warn_late_share,
+        )
+
 
 NAMES = frozenset(field.name for field in dataclasses.fields(Parameters))
 LIVE_NAMES = frozenset(f.name for f in dataclasses.fields(Parameters) if f.metadata['live'])
@@ -163,6 +211,7 @@ def declare(node: Node) -> None:
     """Declare all parameters on a node, with type, range, meaning and when they count."""
     # here, so that a replay needs no ROS to check parameters
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+    from rclpy.parameter import Parameter
 
     for field in dataclasses.fields(Parameters):
         meta = field.metadata
@@ -179,7 +228,9 @@ def declare(node: Node) -> None:
             ]
         elif low is not None:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
-        node.declare_parameter(field.name, field.default, descriptor)
+        empty = field.default == ()  # rclpy cannot tell of what: unset stands for it
+        default = Parameter.Type.INTEGER_ARRAY if empty else field.default
+        node.declare_parameter(field.name, default, descriptor)
 
 
 def read(node: Node) -> Parameters:
@@ -188,12 +239,11 @@ def read(node: Node) -> Parameters:
 
     :raises ValueError: if they contradict each other.
     """
-    return Parameters(
-        **{
-            field.name: node.get_parameter(field.name).value
-            for field in dataclasses.fields(Parameters)
-        }
-    )
+    values = {
+        field.name: node.get_parameter_or(field.name).value
+        for field in dataclasses.fields(Parameters)
+    }
+    return Parameters(**{**values, 'cores': tuple(values['cores'] or ())})
 
 
 def own(parameters: Iterable[Parameter]) -> dict[str, Any]:

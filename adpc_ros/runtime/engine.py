@@ -35,8 +35,11 @@ from adpc_ros.runtime.scheduler import (
     Start,
     StopReason,
 )
+from adpc_ros.runtime.watchdog import Health, Watch, Watchdog, Worker, WorkerHung
 
 log = logging.getLogger(__name__)
+
+END_S = 5.0  # that a worker has to end in when the engine is closed
 
 
 class Frame(NamedTuple):
@@ -112,6 +115,7 @@ class Engine:
         on_result: Callable[[Result], None] = lambda _: None,
         on_exit: Callable[[Frame, RenderedExit], None] | None = None,
         adaptive: bool = True,
+        watch: Watch | None = None,
     ) -> None:
         """
         Start the worker, idle.
@@ -122,9 +126,9 @@ class Engine:
             by two threads at once.
         :param on_exit: called by the worker for every exit, after its result if it has one.
         :param adaptive: False computes every position.
+        :param watch: what counts as a hung worker, which is replaced then; None leaves it alone.
         :raises ValueError: if the policy is for another number of exits.
         """
-        self._plan = plan
         self._on_result, self._on_exit = on_result, on_exit
         self._adaptive = adaptive
         policy = policy or Policy(plan.exit_count, max_exit=plan.exit_count)
@@ -137,6 +141,7 @@ class Engine:
         self._wake = threading.Condition(self._lock)
         self._frames: dict[int, Frame] = {}
         self._frame_id = 0
+        self._started: int | None = None  # the latest frame that was, or is due to be, begun
         self._due: int | None = None
         self._started_s = 0.0
         self._cancelled = False
@@ -145,8 +150,14 @@ class Engine:
         self._error: Exception | None = None
         self._outbox: deque[Result] = deque()
         self._publishing = threading.RLock()  # never taken while _lock is held
-        self._worker = threading.Thread(target=self._work, name='adpc_worker', daemon=True)
-        self._worker.start()
+        self._worker = Worker(plan, self._work)
+        self._worker.thread.start()
+        self._watchdog = Watchdog(watch, self) if watch is not None else None
+
+    @property
+    def plan(self) -> Plan:
+        """What is computed; another one after the worker was replaced."""
+        return self._worker.plan
 
     def warm_up(self, size: tuple[int, int]) -> None:
         """
@@ -156,7 +167,7 @@ class Engine:
 
         :param size: (H, W) in pixels.
         """
-        for _ in self._plan.segment(np.zeros((*size, 3), np.uint8), self._adaptive):
+        for _ in self.plan.segment(np.zeros((*size, 3), np.uint8), self._adaptive):
             pass
 
     def submit(
@@ -236,30 +247,75 @@ class Engine:
             self._carry_out(self._scheduler.stop())
         self._flush()
 
-    def close(self) -> None:
+    def health(self) -> Health:
+        """Say how the worker is; without a watch it is never called ill."""
+        return self._watchdog.health() if self._watchdog is not None else Health()
+
+    def close(self) -> bool:
         """
         Stop, and end the worker thread; does nothing the second time.
 
         Not to be called from ``on_result``, which the worker may be waiting for.
+
+        :return: False if the worker hangs: it is left behind, and its plan must not be touched.
         """
         with self._lock:
             self._carry_out(self._scheduler.stop())
             self._closed = True
-            self._wake.notify()
+            self._wake.notify_all()
         self._flush()
-        if threading.current_thread() is not self._worker:
-            self._worker.join()
+        if self._watchdog is not None:
+            self._watchdog.end()
+        thread = self._worker.thread
+        if threading.current_thread() is thread:
+            return True
+        thread.join(END_S)
+        if thread.is_alive():
+            log.error('the worker hangs: it is left behind, and its memory with it')
+        return not thread.is_alive()
+
+    # For the watchdog
+
+    def worker_awaited(self) -> Worker | None:
+        """Give the worker if something is due from it, or if it is dead; else None."""
+        with self._lock:
+            worker = self._worker
+            awaited = worker.computing or self._due is not None or not worker.thread.is_alive()
+            return worker if awaited and not self._closed else None
+
+    def give_up(self, worker: Worker, error: WorkerHung) -> None:
+        """Interrupt the worker and drop its frame as failed, unless it has its result."""
+        with self._lock:
+            if worker is not self._worker or self._started is None:
+                return
+            self._cancelled = True
+            worker.plan.interrupt()
+            self._fail(self._started, error)
+        self._flush(END_S)
+
+    def replace(self, worker: Worker, steps: int, plan: Plan) -> bool:
+        """Let a new worker with this plan go on, unless the other came back or all is closed."""
+        with self._lock:
+            if self._closed or worker is not self._worker or worker.steps != steps:
+                return False
+            self._worker = Worker(plan, self._work)
+            self._due = None
+            if self._started is not None:
+                self._carry_out(self._scheduler.idle(self._started, time.monotonic()))
+            self._worker.thread.start()
+        self._flush(END_S)
+        return True
 
     # Under the lock
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, Start):
-                self._due = action.frame_id
-                self._wake.notify()
+                self._due = self._started = action.frame_id
+                self._wake.notify_all()  # an abandoned worker may wait, too
             elif isinstance(action, Cancel):
                 self._cancelled = True
-                self._plan.interrupt()
+                self.plan.interrupt()
             elif isinstance(action, Publish):
                 latest = self._latest
                 assert latest is not None
@@ -270,12 +326,16 @@ class Engine:
                 if frame is not None and action.reason is DropReason.FAILED:
                     self._put(frame, action, None)
 
+    def _fail(self, frame_id: int, error: Exception) -> None:
+        self._error = error
+        self._carry_out(self._scheduler.failed(frame_id))
+        self._error = None  # its traceback holds the frame's tensors
+
     def _put(self, frame: Frame, decision: Publish | Drop, latest: RenderedExit | None) -> None:
-        error, self._error = self._error, None  # its traceback holds the frame's tensors
         level = self._scheduler.level(time.monotonic())
         counters = self._copy_counters()
         self._outbox.append(
-            Result(frame, decision, latest, self._started_s, level, counters, error)
+            Result(frame, decision, latest, self._started_s, level, counters, self._error)
         )
 
     def _copy_counters(self) -> Counters:
@@ -284,53 +344,61 @@ class Engine:
 
     # Outside the lock
 
-    def _flush(self) -> None:
-        """Hand out results in order. Whoever comes second waits, so that its result is out too."""
-        while True:
-            with self._publishing:
-                try:
-                    result = self._outbox.popleft()
-                except IndexError:
+    def _flush(self, wait_s: float = -1) -> None:
+        """
+        Hand out results in order. Whoever comes second waits, so that its result is out too.
+
+        :param wait_s: how long at most, -1 for ever; what is left then, the next flush hands out.
+        """
+        while self._publishing.acquire(timeout=wait_s):
+            try:
+                if not self._outbox:
                     return
+                result = self._outbox.popleft()
                 try:
                     self._on_result(result)
                 except Exception:
                     log.exception('publishing frame %d failed', result.frame.frame_id)
+            finally:
+                self._publishing.release()
 
     # The worker
 
-    def _work(self) -> None:
+    def _work(self, worker: Worker) -> None:
         while True:
             with self._lock:
-                while self._due is None and not self._closed:
+                while self._due is None and not self._closed and worker is self._worker:
                     self._wake.wait()
-                if self._due is None:
-                    return
+                if self._due is None or worker is not self._worker:
+                    break
                 frame_id, self._due = self._due, None
                 self._cancelled = self._closed
                 self._started_s = time.monotonic()
                 frame = self._frames.get(frame_id)
             try:
                 if frame is not None:  # else it was dropped before it began
-                    frame = self._decoded(frame)
+                    frame = self._decoded(worker, frame)
                 if frame is not None:
-                    self._segment(frame)
+                    self._segment(worker, frame)
             except Exception as error:
                 log.exception('segmenting frame %d failed', frame_id)
                 with self._lock:
-                    self._error = error
-                    self._carry_out(self._scheduler.failed(frame_id))
+                    self._fail(frame_id, error)
             del frame
-            with self._lock:
+            with self._lock:  # of an abandoned worker's frame the scheduler knows nothing more
                 self._carry_out(self._scheduler.idle(frame_id, time.monotonic()))
             self._flush()
+        if worker is not self._worker:
+            log.warning('a worker that hung has come back: its memory is freed')
+            worker.plan.close()
 
-    def _decoded(self, frame: Frame) -> Frame | None:
+    def _decoded(self, worker: Worker, frame: Frame) -> Frame | None:
         """Give the frame with its pixels, None if it has none."""
         if not isinstance(frame.image, Deferred):
             return frame
         try:
-            frame = frame._replace(image=frame.image.decode())
+            with worker.step():
+                frame = frame._replace(image=frame.image.decode())
         except ValueError:
             with self._lock:
                 self._carry_out(self._scheduler.failed(frame.frame_id, DropReason.INVALID))
@@ -340,10 +408,10 @@ class Engine:
                 self._frames[frame.frame_id] = frame
         return frame
 
-    def _segment(self, frame: Frame) -> None:
+    def _segment(self, worker: Worker, frame: Frame) -> None:
         assert not isinstance(frame.image, Deferred)
-        for computed in self._plan.segment(frame.image, self._adaptive):
-            if self._stopped():
+        for computed in worker.steps_of(worker.plan.segment(frame.image, self._adaptive)):
+            if self._stopped(worker):
                 return
             if computed is None:
                 continue
@@ -358,7 +426,7 @@ class Engine:
                 time.monotonic(),
             )
             with self._lock:
-                if self._cancelled:
+                if self._cancelled or worker is not self._worker:
                     return
                 self._latest = rendered
                 self._carry_out(
@@ -376,9 +444,11 @@ class Engine:
                 except Exception:
                     log.exception('reporting an exit of frame %d failed', frame.frame_id)
 
-    def _stopped(self) -> bool:
+    def _stopped(self, worker: Worker) -> bool:
         """Look at the clock and at the cancel flag."""
         with self._lock:
+            if worker is not self._worker:  # it hung, and another has its place
+                return True
             actions = self._scheduler.tick(time.monotonic())
             self._carry_out(actions)
             cancelled = self._cancelled

@@ -1,0 +1,209 @@
+"""What the node says of itself on /diagnostics, once a second."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle.managed_entity import ManagedEntity
+from rclpy.qos import QoSProfile
+
+from adpc_ros.msg import SegmentationStatus
+from adpc_ros.ros.outputs import Outputs
+from adpc_ros.runtime.engine import Engine, Frame, RenderedExit, Result
+from adpc_ros.runtime.scheduler import StopReason
+from adpc_ros.runtime.watchdog import Health
+from adpc_ros.runtime.window import PERCENTILES, Grade, Outcome, Summary, Window, judge
+
+PERIOD_S = 1.0
+MIB = 2**20
+
+Values = dict[str, object]
+
+
+class Process(NamedTuple):
+    """What the process takes: ``resident`` memory in bytes, and its threads."""
+
+    resident: int
+    threads: int
+
+    @classmethod
+    def now(cls) -> Process:
+        """Ask the system."""
+        pages = int(Path('/proc/self/statm').read_text().split()[1])
+        return cls(pages * os.sysconf('SC_PAGE_SIZE'), len(os.listdir('/proc/self/task')))
+
+
+class Diagnostics(ManagedEntity):
+    """
+    Publishes the status of a node, whatever its state.
+
+    The clock is the steady one: it is also heard when the node's clock stands still. The worker
+    counts through :meth:`results` and :meth:`exits`; all else happens in the node's thread.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Start to publish."""
+        self._node = node
+        self._window = Window()
+        self._engine: Engine | None = None
+        self._outputs: Outputs | None = None
+        self._active = False
+        self._plan_bytes = 0
+        self._description = ''
+        self._error = ''
+        self._hardware = platform.node()
+        self._publisher = node.create_publisher(
+            DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
+        )
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(PERIOD_S, self._tick, clock=clock)
+        node.add_managed_entity(self)
+
+    # What the node tells
+
+    def configured(self, engine: Engine, outputs: Outputs, device: str) -> None:
+        """Take what there is to be watched."""
+        self._engine, self._outputs, self._error = engine, outputs, ''
+        self._hardware = f'{platform.node()} {device}'
+        self._description = engine.plan.description  # one that hangs would not answer later
+        self._begin()
+
+    def unconfigured(self) -> None:
+        """Let go of it."""
+        self._engine = self._outputs = None
+        self._active = False
+        self._plan_bytes = 0
+
+    def failed(self, error: str) -> None:
+        """Keep in mind why the node could not be configured, until it can."""
+        self._error = error
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to expect images."""
+        self._active = True
+        self._begin()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Expect none any more."""
+        self._active = False
+        return TransitionCallbackReturn.SUCCESS
+
+    def _begin(self) -> None:
+        if self._engine is not None:
+            self._window.begin(time.monotonic(), self._engine.counters())
+
+    # What the engine tells, from its threads
+
+    def results(self, publish: Callable[[Result], SegmentationStatus]) -> Callable[[Result], None]:
+        """Count what is published, as its status says."""
+
+        def counted(result: Result) -> None:
+            status = publish(result)
+            latency_s = status.latency.sec + status.latency.nanosec * 1e-9
+            self._window.result(
+                Outcome(
+                    time.monotonic(),
+                    latency_s,
+                    status.exit_index,
+                    StopReason(status.stop_reason),
+                    status.deadline_missed,
+                )
+            )
+
+        return counted
+
+    def exits(
+        self, publish: Callable[[Frame, RenderedExit], None]
+    ) -> Callable[[Frame, RenderedExit], None]:
+        """Count every exit that is computed."""
+
+        def counted(frame: Frame, done: RenderedExit) -> None:
+            engine, outputs = self._engine, self._outputs
+            if outputs is not None and done.exit_index < outputs.network.exit_count:
+                self._window.exit(done.time_s, done.exit_index, done.active_share)
+            if engine is not None and done.exit_index == 1:
+                # asked for here, where the plan is at rest, for the same reason
+                self._plan_bytes = getattr(engine.plan, 'memory_bytes', 0)
+            publish(frame, done)
+
+        return counted
+
+    # Once a second
+
+    def _tick(self) -> None:
+        try:
+            self._publisher.publish(self._array())
+        except Exception as error:  # it must not end the node that it watches
+            self._node.get_logger().warning(f'no diagnostics: {error!r}', once=True)
+
+    def _array(self) -> DiagnosticArray:
+        array = DiagnosticArray(status=[self._status()])
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        return array
+
+    def _status(self) -> DiagnosticStatus:
+        now_s = time.monotonic()
+        engine, outputs = self._engine, self._outputs
+        grade, message = Grade.OK, 'not configured'
+        values: Values = {'State': 'unconfigured'}
+        if self._error:
+            grade, message = Grade.ERROR, self._error
+        elif engine is not None and outputs is not None:
+            self._window.sample(now_s, engine.counters())
+            summary, health = self._window.summary(now_s), engine.health()
+            message = 'not active'
+            if self._active:
+                thresholds = outputs.parameters.thresholds()
+                grade, message = judge(summary, health, thresholds, now_s)
+            values = {
+                'State': 'active' if self._active else 'inactive',
+                'Network': outputs.network.identity,
+                'Computes': self._description,
+                **numbers(summary, health),
+                'Plan memory (MiB)': f'{self._plan_bytes / MIB:.1f}',
+            }
+        process = Process.now()
+        values |= {
+            'Resident memory (MiB)': f'{process.resident / MIB:.1f}',
+            'Threads': process.threads,
+        }
+        return DiagnosticStatus(
+            level=bytes([grade]),
+            name=f'{self._node.get_fully_qualified_name().lstrip("/")}: segmentation',
+            message=message,
+            hardware_id=self._hardware,
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+
+
+def numbers(summary: Summary, health: Health) -> Values:
+    """Give the values of a status, in the order in which they are shown."""
+    values: Values = {
+        'Input rate (Hz)': f'{summary.input_hz:.2f}',
+        'Output rate (Hz)': f'{summary.output_hz:.2f}',
+        'Time without image (s)': f'{summary.silent_s:.1f}',
+    }
+    for percent, latency_s in zip(PERCENTILES, summary.latencies_s or ()):
+        values[f'Latency, {percent} % (s)'] = f'{latency_s:.4f}'
+    for exit_index, count in summary.exits.items():
+        values[f'Masks of exit {exit_index}'] = count
+    for reason in StopReason:
+        values[f'Stopped: {reason.name}'] = summary.reasons.get(reason, 0)
+    for drop, count in summary.drops.items():
+        values[f'Dropped: {drop.value}'] = count
+    values['Deadlines missed'] = summary.late
+    for exit_index, share in summary.active_shares.items():
+        values[f'Active after exit {exit_index} (%)'] = f'{share:.1%}'.rstrip('%')
+    values['Worker restarts'] = health.restarts
+    values['Workers stuck'] = health.stuck
+    return values

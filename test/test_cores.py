@@ -1,0 +1,105 @@
+"""Compute threads stay on their cores, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graph import NodeProcess
+from networks import random_network
+
+from adpc_ros.labels import CAMVID
+from adpc_ros.network import checkpoint
+from adpc_ros.runtime.cores import on_cores
+from adpc_ros.runtime.engine import Engine
+from adpc_ros.runtime.plan import core_count
+from adpc_ros.runtime.program import compile_network
+
+ALL = os.sched_getaffinity(0)
+LAST = {max(ALL)}
+several = pytest.mark.skipif(len(ALL) < 2, reason='only one core')
+
+
+def threads(process: str = 'self') -> dict[int, set[int]]:
+    """Give the cores of every thread of a process, by its id."""
+    tasks = [int(task) for task in os.listdir(f'/proc/{process}/task')]
+    return {task: os.sched_getaffinity(task) for task in tasks}
+
+
+@several
+def test_threads_of_plan_and_engine_stay_on_the_cores_and_the_caller_does_not() -> None:
+    cpu = pytest.importorskip('adpc_ros.runtime.cpu')
+    before = threads()
+    with on_cores(LAST):
+        assert core_count() == 1
+        plan = cpu.CpuPlan(compile_network(random_network(0)), threads=3)
+        engine = Engine(plan)
+    assert os.sched_getaffinity(0) == ALL
+    started = threads().keys() - before.keys()
+    assert len(started) == 3, 'two of the plan and the worker, which is its third'
+    assert engine._worker.thread.native_id in started
+    assert all(threads()[thread] == LAST for thread in started)
+    assert {thread: cores for thread, cores in threads().items() if thread in before} == before
+    done = threading.Event()
+    engine._on_result = lambda _: done.set()
+    engine.submit(np.zeros((64, 64, 3), np.uint8))
+    assert done.wait(20)
+    engine.close()
+    plan.close()
+
+
+def test_no_cores_are_all_cores() -> None:
+    with on_cores(()):
+        assert os.sched_getaffinity(0) == ALL
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        thread.join()
+    assert os.sched_getaffinity(0) == ALL
+
+
+@several
+def test_the_caller_has_its_cores_back_after_an_error() -> None:
+    with pytest.raises(RuntimeError), on_cores(LAST):
+        raise RuntimeError
+    assert os.sched_getaffinity(0) == ALL
+
+
+def test_a_core_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(ValueError, match='cores: expected some of .*, got -1, 4096'):
+        with on_cores([0, 4096, -1]):
+            pass
+    assert os.sched_getaffinity(0) == ALL
+
+
+def configured(node: NodeProcess) -> None:
+    deadline_s = time.monotonic() + 60
+    while 'camvid classes' not in node.log():
+        assert node.process.poll() is None and time.monotonic() < deadline_s, node.log()
+        time.sleep(0.1)
+
+
+@several
+def test_the_nodes_callbacks_and_the_middleware_keep_all_cores(tmp_path: Path) -> None:
+    path = tmp_path / 'tiny.safetensors'
+    checkpoint.save(path, random_network(0), CAMVID, {})
+    with NodeProcess(tmp_path, f'weights:={path}', f'cores:=[{max(LAST)}]', 'threads:=3') as node:
+        configured(node)
+        process = node.process.pid
+        found = threads(str(process))
+        assert found.pop(process) == ALL
+        # worker and watchdog, two more of the plan, and those of PyTorch that packed the weights
+        assert len([cores for cores in found.values() if cores == LAST]) >= 4
+        assert len([cores for cores in found.values() if cores == ALL]) > 4
+        assert node.stop() == 0
+
+
+def test_a_node_says_which_cores_there_are(tmp_path: Path) -> None:
+    path = tmp_path / 'tiny.safetensors'
+    checkpoint.save(path, random_network(0), CAMVID, {})
+    with NodeProcess(tmp_path, f'weights:={path}', 'cores:=[4096]') as node:
+        assert node.process.wait(60) == 1
+        assert 'cannot configure: cores: expected some of 0' in node.log()
