@@ -26,6 +26,7 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 
 from adpc_ros.msg import SegmentationStatus, Urgency
+from adpc_ros.ros.allocator import keep_freed_memory
 from adpc_ros.ros.conversions import array_to_image
 
 POLL_S = 0.05  # a change of the graph wakes no executor
@@ -182,7 +183,7 @@ class Planner(Node):
         self.masks: dict[int, tuple[int, NDArray[np.uint8]]] = {}
         self.confidences: dict[int, NDArray[np.uint8]] = {}
         self.statuses: list[dict[str, Any]] = []
-        reliable = QoSProfile(depth=10)
+        reliable = QoSProfile(depth=50)  # it records: nothing may be lost while it is slow
         self.create_subscription(Image, '/adpc/output/mask', self._on_mask, reliable)
         self.create_subscription(Image, '/adpc/output/confidence', self._on_confidence, reliable)
         self.create_subscription(
@@ -248,6 +249,7 @@ def run_planner(out: Path) -> None:
 
 
 if __name__ == '__main__':
+    keep_freed_memory()
     rclpy.init()
     if sys.argv[1] == 'camera':
         run_camera(Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))

@@ -25,6 +25,7 @@ from adpc_ros.benchmark.mask_shapes import (
 )
 from adpc_ros.benchmark.masks import SLOW_ROUNDS, SLOW_S, Pass, take_turns
 from adpc_ros.benchmark.networks import random_image, random_network
+from adpc_ros.benchmark.stream import COUNTERS, evaluate, unaccounted
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
@@ -212,6 +213,90 @@ def test_what_ros_adds_is_measured_between_processes(tmp_path: Path) -> None:
     assert report['cpu_share'] > 0
 
 
+def test_a_stream_of_frames_is_accounted_for_under_urgency_and_changes(tmp_path: Path) -> None:
+    report = run(
+        *(tmp_path / 'r.json', 'ros', '--size', '64x96', '--rate', '40', '--seconds', '6'),
+        *('--urgency', '--changes', '-p', 'watchdog_s:=20.0'),
+    )
+    frames = report['frames']
+    assert frames['sent'] == 240 and frames['received'] > 200
+    assert frames['received'] == frames['segmented'] + frames['dropped']
+    assert report['unaccounted'] == report['refused'] == [] and not report['warnings']
+    assert sum(report['exits'].values()) == sum(report['stops'].values()) == frames['segmented']
+    assert report['results_hz'] == pytest.approx(frames['segmented'] / 6, rel=0.02)
+    for times in (report['stamp_to_mask_ms'], *report['service_ms'].values()):
+        assert times['n'] > 2 and 0 < times['median'] <= times['p95'] <= times['p99']
+
+
+MASK, LOST = {'exit_index': 4, 'stop_reason': 0}, {'exit_index': 0, 'stop_reason': 6}
+
+
+def heard_of(*frames: dict[str, int]) -> list[dict[str, Any]]:
+    """Statuses of frames 1, 2, ...; a failed frame counts as dropped."""
+    statuses = []
+    for stamp_ns, frame in enumerate(frames, 1):
+        failed = sum(not f['exit_index'] for f in frames[:stamp_ns])
+        counts = (stamp_ns, stamp_ns - failed, failed)
+        statuses.append({'stamp_ns': stamp_ns, **frame, **dict(zip(COUNTERS, counts))})
+    return statuses
+
+
+@pytest.mark.parametrize(
+    ('change', 'wrong'),
+    [
+        (lambda statuses, masks, confidences: None, []),
+        (lambda statuses, masks, confidences: (statuses.pop(0), masks.pop(1)), []),
+        (lambda statuses, masks, confidences: statuses.pop(1), ['2 frames segmented, 1 statuses']),
+        (lambda statuses, masks, confidences: masks.pop(2), ['2 statuses with a mask, 1 masks']),
+        (lambda statuses, masks, confidences: confidences.append(9), ['a mask, 3 confidences']),
+        (lambda statuses, masks, confidences: statuses.reverse(), ['out of order', '1 frames']),
+        (lambda statuses, masks, confidences: statuses.clear(), ['no status was received']),
+        (
+            lambda statuses, masks, confidences: statuses[-1].update(frames_dropped=0),
+            ['3 frames received, 2 segmented, 0 dropped'],
+        ),
+        (
+            lambda statuses, masks, confidences: statuses[0].update(stamp_ns=0),
+            ['not sent', '2 masks'],
+        ),
+    ],
+)
+def test_what_does_not_add_up_is_found(change: Any, wrong: list[str]) -> None:
+    statuses = heard_of(MASK, MASK, LOST)
+    masks, confidences = {1: 10, 2: 20}, [1, 2]
+    change(statuses, masks, confidences)
+    found = ' / '.join(unaccounted([1, 2, 3], statuses, masks, confidences))
+    assert all(text in found for text in wrong)
+    assert bool(found) == bool(wrong)
+
+
+def test_time_at_other_frames_is_no_transport() -> None:
+    ms = 10**6
+    stamps_ns = [100 * ms, 150 * ms, 600 * ms]
+    ends = {100 * ms: (8, 200), 150 * ms: (3, 300), 600 * ms: (4, 50)}  # transport, computation
+    statuses, received_ns, free_ns = [], {}, 0
+    for count, (stamp_ns, (way_ms, compute_ms)) in enumerate(ends.items(), 1):
+        received_ns[stamp_ns] = max(stamp_ns, free_ns) + (way_ms + compute_ms) * ms
+        free_ns = received_ns[stamp_ns] - ms
+        status = {'latency_s': (free_ns - stamp_ns) / 1e9, 'compute_s': compute_ms / 1e3}
+        counts = dict(zip(COUNTERS, (count, count, 0)))
+        statuses.append({'stamp_ns': stamp_ns, 'urgency_stamp_ns': 0, **MASK, **status, **counts})
+    heard = {'statuses': statuses, 'received_ns': received_ns, 'confident_ns': stamps_ns}
+    heard |= {'cpu_s': 1.0, 'observed_s': 2.0, 'memory_mib': [100.0] * 30 + [106.0] * 30}
+    heard |= {
+        'service_ms': {},
+        'refused': [],
+        'warnings': [],
+        'diagnoses': ['no image for 2 s', 'no image for 3 s; 5% late'],
+    }
+    report = evaluate(stamps_ns, heard)
+    assert report['transport_ms']['median'] == pytest.approx(4)
+    assert report['diagnoses'] == {'no image for # s': 2, '#% late': 1}
+    assert report['unaccounted'] == ['memory grows']
+    assert report['memory']['growth'] == pytest.approx(0.06)
+    assert report['frames']['lost'] == 0 and report['cores'] == 0.5
+
+
 def test_a_process_that_ends_too_early_is_said_and_the_others_end() -> None:
     with pytest.raises(ChildProcessError, match='the first ended too early'):
         with Processes({}) as processes:
@@ -253,6 +338,9 @@ def test_a_process_that_fails_is_said() -> None:
         (['preempt', '--size', '64x64'], 'either --network or --weights'),
         (['preempt', '--network', 'hrnet_tiny'], 'expected --size'),
         (['ros', '--size', '64x64', '--weights', 'nowhere'], 'weights not found: nowhere'),
+        (['ros'], 'expected either --size or'),
+        (['ros', '--size', '64x64', '--urgency'], '--urgency: expected --rate, too'),
+        (['ros', '--rate', '5', '--frames', 'nowhere'], 'nowhere'),
     ],
 )
 def test_errors_of_the_user_are_one_line(
@@ -268,7 +356,7 @@ def test_errors_of_the_user_are_one_line(
     [
         (['masks', '--dtype', 'float16'], 'invalid choice'),
         (['masks', '--threshold', '1.5'], 'expected a number in [0, 1]'),
-        (['ros'], '--size'),
+        (['ros', '--size', '64'], 'expected HxW in pixels'),
         ([], 'WHAT'),
     ],
 )

@@ -41,6 +41,22 @@ def test_files_that_the_readme_names_exist() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_every_promise_has_a_test_and_every_topic_a_promise() -> None:
+    contract = (ROOT / 'docs' / 'contract.md').read_text()
+    named = re.findall(r'`(test_\w+\.py)::(test_\w+)`', contract)
+    assert len(named) > 40
+    missing = [
+        f'{file}::{name}'
+        for file, name in named
+        if f'\ndef {name}(' not in (ROOT / 'test' / file).read_text()
+    ]
+    assert missing == []
+    (topics,) = re.findall(r'\| topic \| type .*?\n\n', README, re.DOTALL)
+    names = re.findall(r'`([~/][a-z_/]+)`', topics)
+    assert len(names) > 10
+    assert [name for name in names if f'`{name}`' not in contract] == []
+
+
 def test_messages_and_scheduler_agree_on_the_numbers() -> None:
     message = (ROOT / 'msg' / 'SegmentationStatus.msg').read_text()
     constants = dict(re.findall(r'^uint8 ([A-Z_]+)=(\d+)', message, re.MULTILINE))

@@ -422,6 +422,37 @@ def test_deactivation_under_load_loses_no_result(
         assert 'Traceback' not in node.log()
 
 
+def test_services_answer_while_the_processor_is_saturated(
+    client: Client, slow_weights: Path, folder: Path
+) -> None:
+    with NodeProcess(folder, f'weights:={slow_weights}', 'threads:=0') as node:
+        client.connect(node)
+        state = client.node.create_client(GetState, '/adpc/get_state')
+        set_ = client.node.create_client(SetParameters, '/adpc/set_parameters')
+        client.wait(lambda: state.service_is_ready() and set_.service_is_ready(), 60)
+        took_s: dict[str, list[float]] = {'state': [], 'parameters': []}
+        frames = 0
+        for count in range(40):
+            for _ in range(2):
+                frames += 1
+                client.image(SLOW)
+                client.spin(0.03)
+            asked_s = time.monotonic()
+            future = state.call_async(GetState.Request())
+            client.wait(future.done)
+            took_s['state'].append(time.monotonic() - asked_s)
+            change = Parameter('max_exit', value=2 + count % 3).to_parameter_msg()
+            asked_s = time.monotonic()
+            future = set_.call_async(SetParameters.Request(parameters=[change]))
+            client.wait(future.done)
+            took_s['parameters'].append(time.monotonic() - asked_s)
+            assert future.result().results[0].successful
+        last = settle(client, frames)
+        assert last.frames_dropped > 10, 'there was always something to compute'
+        for name, times_s in took_s.items():
+            assert sorted(times_s)[len(times_s) * 9 // 10] < 0.05, name
+
+
 def test_progress_shows_every_exit_while_somebody_listens(
     client: Client, weights: Path, folder: Path
 ) -> None:

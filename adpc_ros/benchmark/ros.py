@@ -36,11 +36,19 @@ class Transport(NamedTuple):
 
 
 def percentiles(values_ms: list[float]) -> dict[str, Any]:
-    """Give number, median and 99th percentile; None without values."""
+    """Give number, median, 95th and 99th percentile; None without values."""
     if not values_ms:
-        return {'n': 0, 'median': None, 'p99': None}
-    median, p99 = (float(np.percentile(values_ms, q)) for q in (50, 99))
-    return {'n': len(values_ms), 'median': median, 'p99': p99}
+        return {'n': 0, 'median': None, 'p95': None, 'p99': None}
+    median, p95, p99 = (float(np.percentile(values_ms, q)) for q in (50, 95, 99))
+    return {'n': len(values_ms), 'median': median, 'p95': p95, 'p99': p99}
+
+
+def tiny_weights(folder: Path) -> Path:
+    """Write a file with random weights of a tiny network."""
+    weights = folder / 'tiny.safetensors'
+    network = random_network(NetworkConfig('hrnet_tiny', adaptivity=Adaptivity()))
+    checkpoint.save(weights, network, CITYSCAPES, {})
+    return weights
 
 
 def measure(
@@ -56,10 +64,7 @@ def measure(
     :raises ChildProcessError: if one of the processes fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        if weights is None:
-            weights = Path(folder) / 'tiny.safetensors'
-            network = random_network(NetworkConfig('hrnet_tiny', adaptivity=Adaptivity()))
-            checkpoint.save(weights, network, CITYSCAPES, {})
+        weights = weights or tiny_weights(Path(folder))
         out = Path(folder) / 'client.json'
         python = [sys.executable, '-m']
         node = [*python, 'adpc_ros.ros.node', '--ros-args']

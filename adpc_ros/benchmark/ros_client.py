@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from adpc_ros.benchmark.networks import random_image
 from adpc_ros.demo_graph import Camera, Planner, nanoseconds
+from adpc_ros.ros.allocator import keep_freed_memory
 
 _IMAGES = 4  # different ones, so that masks differ
 _FEWEST_URGENCIES = 20
@@ -93,6 +94,7 @@ class Client(Camera):
 
 
 if __name__ == '__main__':
+    keep_freed_memory()
     rclpy.init()
     client = Client((int(sys.argv[2]), int(sys.argv[3])), float(sys.argv[4]), int(sys.argv[5]))
     client.run()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from adpc_ros.commands.benchmark_ros import add_ros
 from adpc_ros.commands.options import (
     add_json,
+    announce_load,
     positive,
     probability,
     shares,
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from adpc_ros.benchmark.subjects import Subject
     from adpc_ros.commands.options import Commands
 
-BUSY = 0.5  # load average beyond which times are doubtful
 ROUNDS = 5
 FRAMES_SHARE = 50  # stops of the computation for one frame that an engine is preempted in
 
@@ -37,7 +36,7 @@ def add(commands: Commands) -> None:
     kinds = parser.add_subparsers(required=True, metavar='WHAT', dest='what')
     _add_masks(kinds)
     _add_preempt(kinds)
-    _add_ros(kinds)
+    add_ros(kinds)
 
 
 def _add_masks(kinds: Commands) -> None:
@@ -77,25 +76,6 @@ def _add_preempt(kinds: Commands) -> None:
     _add_network(parser)
     parser.add_argument('--count', type=positive, default=1000, metavar='N', help='stops (1000)')
     parser.set_defaults(run=run_preempt)
-
-
-def _add_ros(kinds: Commands) -> None:
-    parser = kinds.add_parser(
-        'ros',
-        help='time that ROS adds between processes',
-        description='Run the node and a client over DDS on this machine, and measure what comes '
-        'on top of the computation.',
-    )
-    parser.add_argument(
-        '--size', type=size, required=True, metavar='HxW', help='of the frames in pixels'
-    )
-    parser.add_argument('--weights', metavar='FILE', help='of the node (a tiny random network)')
-    parser.add_argument(
-        '--seconds', type=positive, default=30, metavar='S', help='how long frames are sent (30)'
-    )
-    parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
-    add_json(parser)
-    parser.set_defaults(run=run_ros)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -176,10 +156,7 @@ def _subject(options: argparse.Namespace) -> Subject:
 
 def _announce(threads: int | None) -> int:
     """Warn of a busy machine; gives the number of threads."""
-    load = os.getloadavg()[0]
-    print(f'load average {load:.2f}')
-    if load > BUSY:
-        print('adpc_ros: other programs run on this machine: expect noise', file=sys.stderr)
+    announce_load()
     from adpc_ros.runtime.plan import core_count
 
     return threads or core_count()
@@ -243,34 +220,3 @@ def _spread(title: str, found: list[Preemption]) -> dict[str, float]:
     median, p99, most = (float(np.percentile(values_ms, q)) for q in (50, 99, 100))
     print(f'{title:40} {len(found):5}  {median:8.2f}  {p99:8.2f}  {most:8.2f}')
     return {'median_ms': median, 'p99_ms': p99, 'max_ms': most, 'count': len(found)}
-
-
-def run_ros(options: argparse.Namespace) -> None:
-    """Run node and client, print, and write the numbers."""
-    from adpc_ros.benchmark.ros import measure, percentiles
-
-    _announce(None)
-    weights = Path(options.weights) if options.weights else None
-    if weights is not None and not weights.is_file():
-        raise ValueError(f'weights not found: {weights}')
-    found = measure(options.size, options.seconds, weights, options.threads or 0)
-    transport, urgency = percentiles(found.transport_ms), percentiles(found.urgency_to_mask_ms)
-    print(f'{"milliseconds":46} {"n":>5}  {"median":>7}  {"99 %":>7}')
-    rows: list[tuple[str, dict[str, Any]]] = [
-        ('frame stamped to mask, less the computation', transport),
-        ('CRITICAL published to mask, an exit being ready', urgency),
-    ]
-    for title, values in rows:
-        cells = [f'{values[key]:7.2f}' if values['n'] else '-' * 7 for key in ('median', 'p99')]
-        print(f'{title:46} {values["n"]:5}  {"  ".join(cells)}')
-    print(f"node's processor time: {found.cpu_share:.2f} cores")
-    write_json(
-        options.json,
-        {
-            'size': list(options.size),
-            'frames': transport['n'],
-            'transport_ms': transport,
-            'urgency_to_mask_ms': urgency,
-            'cpu_share': found.cpu_share,
-        },
-    )

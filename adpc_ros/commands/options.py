@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+BUSY = 0.5  # load average beyond which times are doubtful
 
 
 def size(text: str) -> tuple[int, int]:
@@ -59,6 +63,14 @@ def positive_number(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f'expected a positive number, got {text!r}')
     return value
+
+
+def announce_load() -> None:
+    """Print how busy the machine is, and warn if times will be doubtful."""
+    load = os.getloadavg()[0]
+    print(f'load average {load:.2f}')
+    if load > BUSY:
+        print('adpc_ros: other programs run on this machine: expect noise', file=sys.stderr)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

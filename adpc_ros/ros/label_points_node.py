@@ -35,6 +35,7 @@ from adpc_ros.points.camera import Camera
 from adpc_ros.points.pairing import Pair, Pairing
 from adpc_ros.points.projection import UNLABELLED, Labels, label_points
 from adpc_ros.ros import label_points_parameters as parameters
+from adpc_ros.ros.allocator import keep_freed_memory
 from adpc_ros.ros.cloud_conversions import (
     Cloud,
     InvalidCameraInfo,
@@ -263,6 +264,7 @@ def _nanoseconds(stamp: Time) -> int:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit status."""
+    keep_freed_memory()
     rclpy.init(args=args)
     executor = SingleThreadedExecutor()
     node = None

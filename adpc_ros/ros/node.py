@@ -25,6 +25,7 @@ from rclpy.parameter import Parameter
 
 from adpc_ros.network.checkpoint import load
 from adpc_ros.ros import parameters
+from adpc_ros.ros.allocator import give_freed_memory_back, keep_freed_memory
 from adpc_ros.ros.diagnostics import Diagnostics
 from adpc_ros.ros.inputs import Inputs
 from adpc_ros.ros.lifecycle import Interrupts, refuse_impossible_transitions
@@ -173,6 +174,7 @@ class SegmentationNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.close()
         self._engine = self._plan = self._outputs = None
+        give_freed_memory_back()
 
     # Parameters
 
@@ -224,6 +226,7 @@ def _executor() -> Executor:
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit status."""
     interrupts = Interrupts()
+    keep_freed_memory()
     rclpy.init(args=args)
     try:
         node = SegmentationNode()

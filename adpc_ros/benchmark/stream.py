@@ -1,0 +1,193 @@
+"""What the node makes of frames that stream in, with urgency and changed parameters or without."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adpc_ros.benchmark.ros import percentiles, tiny_weights
+from adpc_ros.processes import Processes
+from adpc_ros.ros.domain import isolated
+from adpc_ros.runtime.scheduler import StopReason
+
+SETTLE_S = 2.0  # for the last frame's messages
+_WARM = 10  # memory samples that are left out: buffers are taken by then
+_FEWEST = 20  # others, below which memory is not judged
+
+_AT_AN_EXIT = (StopReason.FINISHED, StopReason.EXIT_LIMIT, StopReason.CONFIDENT)
+COUNTERS = ('frames_received', 'frames_segmented', 'frames_dropped')
+_MOST_GROWTH = 0.05  # of the memory
+
+Values = dict[str, Any]
+
+
+def stream(
+    images: NDArray[np.uint8],
+    rate_hz: float,
+    duration_s: float,
+    weights: Path | None = None,
+    parameters: Sequence[str] = (),
+    urgency: bool = True,
+    changes: bool = False,
+) -> Values:
+    """
+    Run a node, a camera and a planner on this machine, in a domain of their own.
+
+    :param images: (N, H, W, 3) uint8 RGB, sent again and again.
+    :param rate_hz: of the camera, which waits for nothing.
+    :param weights: of the node; None for a tiny network with random weights.
+    :param parameters: of the node, each as NAME:=VALUE.
+    :param urgency: whether CRITICAL comes at random instants.
+    :param changes: whether live parameters change at random instants.
+    :return: what :func:`evaluate` says.
+    :raises ChildProcessError: if one of the processes fails.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        weights = weights or tiny_weights(folder)
+        np.save(folder / 'images.npy', images)
+        height, width = images.shape[1:3]
+        node = [sys.executable, '-m', 'adpc_ros.ros.node', '--ros-args']
+        sizes = (f'warmup_height:={height}', f'warmup_width:={width}')
+        for parameter in (f'weights:={weights.resolve()}', *sizes, *parameters):
+            node += ['-p', parameter]
+        graph = [sys.executable, '-m', 'adpc_ros.benchmark.stream_graph']
+        files = {who: folder / f'{who}.json' for who in ('camera', 'planner')}
+        with Processes(isolated(os.environ)) as processes:
+            node_id = processes.start('node', node)
+            planner = [*graph, 'planner', str(files['planner'])]
+            processes.start('planner', [*planner, str(node_id), str(urgency), str(changes)])
+            camera = [*graph, 'camera', str(files['camera']), str(folder / 'images.npy')]
+            processes.start('camera', [*camera, str(rate_hz), str(duration_s)])
+            processes.wait_for('camera')
+            time.sleep(SETTLE_S)
+            processes.stop()
+        sent, heard = (json.loads(file.read_text()) for file in files.values())
+        return evaluate(sent['stamps_ns'], heard)
+
+
+def evaluate(stamps_ns: list[int], heard: Values) -> Values:
+    """
+    Give rates, times and what does not add up.
+
+    :param stamps_ns: of the frames that the camera sent.
+    :param heard: what the planner recorded.
+    """
+    statuses: list[Values] = heard['statuses']
+    received_ns = {int(stamp): value for stamp, value in heard['received_ns'].items()}
+    published = [s for s in statuses if s['stamp_ns'] in received_ns]
+    span_s = (stamps_ns[-1] - stamps_ns[0]) / 1e9
+    last = statuses[-1] if statuses else dict.fromkeys(COUNTERS, 0)
+    exits = Counter(s['exit_index'] for s in statuses)
+    reasons = Counter(StopReason(s['stop_reason']).name for s in statuses)
+    memory = _memory(heard['memory_mib'])
+    return {
+        'frames': {
+            'sent': len(stamps_ns),
+            'lost': len(stamps_ns) - last['frames_received'],
+            **{name.removeprefix('frames_'): last[name] for name in COUNTERS},
+        },
+        'unaccounted': unaccounted(stamps_ns, statuses, received_ns, heard['confident_ns'])
+        + (['memory grows'] if memory and memory['growth'] > _MOST_GROWTH else []),
+        'results_hz': len(published) / span_s,
+        'exits': {str(index): exits[index] for index in sorted(exits)},
+        'stops': dict(reasons.most_common()),
+        'stamp_to_mask_ms': percentiles(
+            [(received_ns[s['stamp_ns']] - s['stamp_ns']) / 1e6 for s in published]
+        ),
+        'transport_ms': percentiles(_transport_ms(statuses, received_ns)),
+        'urgency_to_mask_ms': percentiles(
+            [
+                (received_ns[s['stamp_ns']] - s['urgency_stamp_ns']) / 1e6
+                for s in published
+                # one of a later exit: an earlier one was ready when the message came
+                if s['stop_reason'] == StopReason.URGENT and s['exit_index'] > 1
+            ]
+        ),
+        'service_ms': {name: percentiles(values) for name, values in heard['service_ms'].items()},
+        'refused': heard['refused'],
+        'cores': heard['cpu_s'] / heard['observed_s'],
+        'memory': memory,
+        'warnings': dict(Counter(heard['warnings']).most_common()),
+        'diagnoses': _kinds(heard['diagnoses']),
+    }
+
+
+def unaccounted(
+    stamps_ns: list[int],
+    statuses: list[Values],
+    received_ns: dict[int, int],
+    confident_ns: list[int],
+) -> list[str]:
+    """
+    Say what does not add up; empty if everything does.
+
+    Counts from the first status on: earlier results went out before node and planner had met.
+    """
+    if not statuses:
+        return ['no status was received']
+    found = []
+    received, segmented, dropped = (statuses[-1][name] for name in COUNTERS)
+    of = [s['stamp_ns'] for s in statuses]
+    if received != segmented + dropped:
+        found.append(f'{received} frames received, {segmented} segmented, {dropped} dropped')
+    if received > len(stamps_ns) or not set(of) <= set(stamps_ns):
+        found.append('statuses of frames that were not sent')
+    if of != sorted(set(of)):
+        found.append('statuses out of order, or twice')
+    with_mask = [s['stamp_ns'] for s in statuses if s['exit_index']]
+    unheard = statuses[0]['frames_segmented'] - bool(statuses[0]['exit_index'])
+    if len(with_mask) + unheard != segmented:
+        found.append(f'{segmented - unheard} frames segmented, {len(with_mask)} statuses of such')
+    for name, stamps in (('masks', list(received_ns)), ('confidences', confident_ns)):
+        if [stamp for stamp in stamps if stamp >= of[0]] != with_mask:
+            found.append(f'{len(with_mask)} statuses with a mask, {len(stamps)} {name}')
+    return found
+
+
+def _transport_ms(statuses: list[Values], received_ns: dict[int, int]) -> list[float]:
+    """
+    Give the time from stamp to mask in which the worker was at neither this frame nor another.
+
+    Only of frames whose mask was published as soon as it was rendered.
+    """
+    found, free_ns = [], 0.0
+    for status in statuses:
+        stamp_ns = status['stamp_ns']
+        if stamp_ns in received_ns and status['stop_reason'] in _AT_AN_EXIT:
+            way_ns = received_ns[stamp_ns] - max(stamp_ns, free_ns)
+            found.append(way_ns / 1e6 - 1e3 * status['compute_s'])
+        free_ns = stamp_ns + 1e9 * status['latency_s']
+    return found
+
+
+def _kinds(messages: list[str]) -> dict[str, int]:
+    """Count what the diagnostics complained of, whatever the numbers in it."""
+    parts = [part for message in messages for part in message.split('; ')]
+    return dict(Counter(re.sub(r'\d[\d.]*', '#', part) for part in parts).most_common())
+
+
+def _memory(samples_mib: list[float]) -> Values | None:
+    """Compare the first tenth with the last, once buffers are taken; None for too few samples."""
+    flat = samples_mib[_WARM:]
+    if len(flat) < _FEWEST:
+        return None
+    tenth = len(flat) // 10
+    first, last = float(np.median(flat[:tenth])), float(np.median(flat[-tenth:]))
+    return {
+        'first_mib': first,
+        'last_mib': last,
+        'most_mib': max(flat),
+        'growth': last / first - 1,
+    }

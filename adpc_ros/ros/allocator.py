@@ -1,0 +1,30 @@
+"""How the process deals with memory that it has freed."""
+
+from __future__ import annotations
+
+import ctypes
+
+# mallopt's parameters, and their values in bytes
+_TRIM_THRESHOLD, _KEPT = -1, 256 * 2**20
+_MMAP_THRESHOLD, _FROM_HEAP = -3, 32 * 2**20  # the most that it takes
+
+
+def keep_freed_memory() -> None:
+    """
+    Have malloc keep what is freed, for the next frame.
+
+    By default glibc hands large blocks back to the system at once. Then every image, mask and
+    serialised message consists of pages that the system has to clear and map anew, which costs
+    more than all copies of it. Does nothing where the C library is another.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        mallopt(_TRIM_THRESHOLD, _KEPT)
+        mallopt(_MMAP_THRESHOLD, _FROM_HEAP)
+
+
+def give_freed_memory_back() -> None:
+    """Give the system what is free now, after something large has ended."""
+    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,49 @@
+"""Freed memory is kept for the next frame, and given back on request."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+LIVES = """
+import resource, sys
+import numpy as np
+from adpc_ros.ros import allocator
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def frame():  # an image, what is made of it, messages
+    buffers = [np.ones(6 * 2**20, np.uint8) for _ in range(6)]
+
+if sys.argv[1] == 'kept':
+    allocator.keep_freed_memory()
+frame()
+frame()
+before = faults()
+for _ in range(10):
+    frame()
+kept = faults() - before
+allocator.give_freed_memory_back()
+before = faults()
+frame()
+print(kept / 10, faults() - before)
+"""
+
+
+def page_faults(how: str) -> tuple[float, float]:
+    """Give those of a frame, and those of the first one after all was given back."""
+    command = [sys.executable, '-c', LIVES, how]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    frame, after = map(float, output.split())
+    return frame, after
+
+
+def test_frames_reuse_the_memory_of_those_before() -> None:
+    usual, _ = page_faults('usual')
+    if usual < 100:
+        pytest.skip('this C library keeps it anyway')
+    kept, after = page_faults('kept')
+    assert kept < 10 and after > 100
