@@ -17,18 +17,20 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from std_msgs.msg import Empty, Header
 from tqdm import tqdm
 
 from adpc_ros.msg import SegmentationStatus, Urgency
 from adpc_ros.ros.allocator import keep_freed_memory
 from adpc_ros.ros.conversions import array_to_image
 
+LISTENING = '/demo/listening'  # advertised by who records, once the node has found it
 POLL_S = 0.05  # a change of the graph wakes no executor
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -41,6 +43,28 @@ def nanoseconds(stamp: Any) -> int:
 def seconds(duration: Any) -> float:
     """Give a duration message in seconds."""
     return nanoseconds(duration) / 1e9
+
+
+def when_met(node: Node, act: Callable[[], Any]) -> None:
+    """
+    Do something once the segmentation node has found this one; results before that are not heard.
+
+    To be called when all topics of the node are there: whoever hears its diagnostics, which come
+    once a second, has been found with everything that was there before.
+    """
+    heard: list[DiagnosticArray] = []
+
+    def on_diagnostics(array: DiagnosticArray) -> None:
+        if not heard:
+            heard.append(array)
+            act()
+
+    node.create_subscription(DiagnosticArray, '/diagnostics', on_diagnostics, 10)
+
+
+def say_when_met(node: Node) -> None:
+    """Let cameras know in the graph when what they cause will be heard."""
+    when_met(node, lambda: node.create_publisher(Empty, LISTENING, 1))
 
 
 class Camera(Node):
@@ -63,12 +87,17 @@ class Camera(Node):
         self._image = self.create_publisher(Image, '/adpc/input/image', BEST_EFFORT)
         self._urgency = self.create_publisher(Urgency, '/adpc/input/urgency', 10)
         self.create_subscription(SegmentationStatus, '/adpc/output/status', self._on_status, 10)
+        self._met = False
+        when_met(self, self._on_met)
         self.status: SegmentationStatus | None = None
         self.frames: list[dict[str, Any]] = []
         self.urgencies: list[dict[str, Any]] = []
         self._progress_ns = 0  # stamp of the latest frame that has an exit
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
+
+    def _on_met(self) -> None:
+        self._met = True
 
     def _on_status(self, status: SegmentationStatus) -> None:
         self.status = status
@@ -120,14 +149,13 @@ class Camera(Node):
             lambda: (
                 self._image.get_subscription_count() > 0
                 and self._urgency.get_subscription_count() > 0
-                and self.count_publishers('/adpc/output/status') > 0
-                and self.count_subscribers('/adpc/output/mask') > 0
+                and self._met
+                and self.count_publishers(LISTENING) > 0
             ),
             60,
         )
         if not found:
             raise RuntimeError('the node was not found within 60 s')
-        self._sleep_until(time.monotonic() + 0.5)  # the other ends have to see it, too
 
     def _settled(self) -> bool:
         return self._done(self.frames[-1]['stamp_ns'])
@@ -189,6 +217,7 @@ class Planner(Node):
         self.create_subscription(
             SegmentationStatus, '/adpc/output/status', self._on_status, reliable
         )
+        say_when_met(self)
 
     def _on_mask(self, message: Image) -> None:
         received_ns = self.get_clock().now().nanoseconds

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Duration, Time
+from diagnostic_msgs.msg import DiagnosticArray
 from PIL import Image as Pillow
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParametersAtomically
@@ -110,6 +111,11 @@ class Client:
                 QoSProfile(depth=100),
             )
         self._stamp = 0
+        self._diagnosed = 0
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        self._diagnosed += array.status[0].name == f'{self._name}: segmentation'
 
     def close(self) -> None:
         self._executor.shutdown()
@@ -133,13 +139,14 @@ class Client:
         def connected() -> bool:
             assert node.process.poll() is None, node.log()
             inputs = (self._image, self._urgency)
-            subscriptions = list(self.node.subscriptions)[-3:]
+            outputs = (f'/{self._name}/output/{t}' for t in ('mask', 'confidence', 'status'))
             return all(p.get_subscription_count() for p in inputs) and all(
-                self.node.count_publishers(s.topic_name) for s in subscriptions
+                map(self.node.count_publishers, outputs)
             )
 
         self.wait(connected, 60)
-        self.spin(1.0)  # the other side has to see the match, too
+        before = self._diagnosed  # whoever hears the node has been found by it
+        self.wait(lambda: self._diagnosed > before, 60)
 
     def call(self, kind: type, service: str, request: Any) -> Any:
         """Call one of the node's services and give its response."""

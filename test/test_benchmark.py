@@ -245,7 +245,6 @@ def heard_of(*frames: dict[str, int]) -> list[dict[str, Any]]:
     ('change', 'wrong'),
     [
         (lambda statuses, masks, confidences: None, []),
-        (lambda statuses, masks, confidences: (statuses.pop(0), masks.pop(1)), []),
         (lambda statuses, masks, confidences: statuses.pop(1), ['2 frames segmented, 1 statuses']),
         (lambda statuses, masks, confidences: masks.pop(2), ['2 statuses with a mask, 1 masks']),
         (lambda statuses, masks, confidences: confidences.append(9), ['a mask, 3 confidences']),

@@ -111,14 +111,7 @@ class Rear(Client):
 @pytest.fixture(scope='module')
 def rear_client(nodes: tuple[NodeProcess, NodeProcess]) -> Iterator[Rear]:
     client = Rear()
-    client.wait(lambda: client.node.count_publishers('/rear/adpc/output/status'), 60)
-    client.wait(lambda: client._image.get_subscription_count(), 60)
-    for _ in range(100):  # best effort: a mask from before both ends have met is lost
-        client.compressed()
-        client.spin(0.2)
-        if client.loose_masks:
-            break
-    client.spin(0.5)
+    client.connect(nodes[1])
     yield client
     client.close()
 

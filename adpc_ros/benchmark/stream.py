@@ -130,11 +130,7 @@ def unaccounted(
     received_ns: dict[int, int],
     confident_ns: list[int],
 ) -> list[str]:
-    """
-    Say what does not add up; empty if everything does.
-
-    Counts from the first status on: earlier results went out before node and planner had met.
-    """
+    """Say what does not add up; empty if everything does."""
     if not statuses:
         return ['no status was received']
     found = []
@@ -147,11 +143,10 @@ def unaccounted(
     if of != sorted(set(of)):
         found.append('statuses out of order, or twice')
     with_mask = [s['stamp_ns'] for s in statuses if s['exit_index']]
-    unheard = statuses[0]['frames_segmented'] - bool(statuses[0]['exit_index'])
-    if len(with_mask) + unheard != segmented:
-        found.append(f'{segmented - unheard} frames segmented, {len(with_mask)} statuses of such')
+    if len(with_mask) != segmented:
+        found.append(f'{segmented} frames segmented, {len(with_mask)} statuses of such')
     for name, stamps in (('masks', list(received_ns)), ('confidences', confident_ns)):
-        if [stamp for stamp in stamps if stamp >= of[0]] != with_mask:
+        if stamps != with_mask:
             found.append(f'{len(with_mask)} statuses with a mask, {len(stamps)} {name}')
     return found
 

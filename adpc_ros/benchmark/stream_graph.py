@@ -32,7 +32,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from adpc_ros.benchmark.ros_client import cpu_seconds
-from adpc_ros.demo_graph import BEST_EFFORT, Planner, nanoseconds
+from adpc_ros.demo_graph import BEST_EFFORT, LISTENING, POLL_S, Planner, nanoseconds, when_met
 from adpc_ros.msg import Urgency
 from adpc_ros.ros.allocator import keep_freed_memory
 from adpc_ros.ros.conversions import array_to_image
@@ -57,14 +57,13 @@ def run_camera(out: Path, images: Path, rate_hz: float, duration_s: float) -> No
     frames = [
         bytearray(serialize_message(array_to_image(image, header))) for image in np.load(images)
     ]
+    met: list[bool] = []
+    when_met(node, lambda: met.append(True))
     found_s = time.monotonic() + FIND_S
-    while not (
-        publisher.get_subscription_count() and node.count_subscribers('/adpc/output/status')
-    ):
+    while not (met and publisher.get_subscription_count() and node.count_publishers(LISTENING)):
         if time.monotonic() > found_s:
             raise RuntimeError(f'node and planner were not found within {FIND_S:.0f} s')
-        time.sleep(0.05)
-    time.sleep(1.0)  # the other ends have to see it, too
+        rclpy.spin_once(node, timeout_sec=POLL_S)
     stamps_ns = []
     start_s = time.monotonic()
     for i in range(int(duration_s * rate_hz)):

@@ -26,7 +26,7 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 
 from adpc_ros.bag import RAW_TYPE
-from adpc_ros.demo_graph import Camera
+from adpc_ros.demo_graph import Camera, say_when_met
 from adpc_ros.msg import SegmentationStatus, Urgency
 from adpc_ros.replay.output import NAMESPACE, TOPICS, OutputBag
 from adpc_ros.replay.source import FrameArrival, PlannedUrgency, Source, UrgencyArrival
@@ -120,6 +120,7 @@ class Recorder(Node):
                 QoSProfile(depth=20),
                 raw=True,
             )
+        say_when_met(self)
 
     def _on_message(self, topic: str, data: bytes) -> None:
         # the clock moves in steps, and topics overtake each other: no message before the last
