@@ -17,6 +17,7 @@ from adpc_ros.runtime.images import inverse_temperatures, render, to_input
 Picture = NDArray[np.uint8]
 
 _CAPTION_PX = 16
+_EVERY_ID = np.arange(256, dtype=np.uint8)[None]
 _RAMP = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]])
 
 
@@ -30,8 +31,9 @@ def overlay(
     :param class_ids: (H, W) uint8.
     :return: (H, W, 3) uint8 RGB.
     """
-    colours = classes.colourise(class_ids).astype(np.float32)
-    return (image * (1 - opacity) + colours * opacity).astype(np.uint8)
+    colours = Image.fromarray(class_ids)
+    colours.putpalette(classes.colourise(_EVERY_ID).tobytes())
+    return np.asarray(Image.blend(Image.fromarray(image), colours.convert('RGB'), opacity))
 
 
 def heat(values: Picture) -> Picture:
