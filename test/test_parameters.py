@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import rclpy
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
-from adpc_ros.ros import parameters
+from adpc_ros.ros import label_points_parameters, parameters
 from adpc_ros.ros.parameters import LIVE_NAMES, Parameters
 from adpc_ros.runtime.window import Thresholds
 
@@ -60,25 +65,55 @@ def test_every_threshold_has_a_value_that_disables_it() -> None:
     assert never.thresholds() == Thresholds(math.inf, math.inf, 1.0, 1.0)
 
 
-@pytest.fixture
-def node() -> Iterator[Node]:
+@contextmanager
+def declared(module: Any, *given: str) -> Iterator[Node]:
+    """Give a node with the parameters of a module, of which some are given."""
+    arguments = [word for parameter in given for word in ('-p', parameter)]
     context = rclpy.Context()
-    rclpy.init(context=context)
+    rclpy.init(context=context, args=['--ros-args', *arguments] if given else [])
     node = Node('described', context=context)
-    parameters.declare(node)
-    yield node
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    try:
+        module.declare(node)
+        yield node
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
-def test_a_node_describes_range_meaning_and_when_a_change_counts(node: Node) -> None:
-    assert parameters.read(node) == Parameters()
-    for field in dataclasses.fields(Parameters):
-        described = node.describe_parameter(field.name)
-        assert described.description == field.metadata['meaning']
-        live = described.additional_constraints.endswith(parameters.LIVE)
-        assert live == (field.name in LIVE_NAMES)
-        assert live or described.additional_constraints.endswith(parameters.AT_CONFIGURE)
-    assert node.describe_parameter('min_exit').integer_range[0].to_value == 4
-    constraints = node.describe_parameter('output_scale').additional_constraints
-    assert constraints.startswith('one of 1, 2, 4; live')
+def test_a_node_describes_range_meaning_and_when_a_change_counts() -> None:
+    with declared(parameters) as node:
+        assert parameters.read(node) == Parameters()
+        for field in dataclasses.fields(Parameters):
+            described = node.describe_parameter(field.name)
+            assert described.description == field.metadata['meaning']
+            live = described.additional_constraints.endswith(parameters.LIVE)
+            assert live == (field.name in LIVE_NAMES)
+            assert live or described.additional_constraints.endswith(parameters.AT_CONFIGURE)
+        assert node.describe_parameter('min_exit').integer_range[0].to_value == 4
+        constraints = node.describe_parameter('output_scale').additional_constraints
+        assert constraints.startswith('one of 1, 2, 4; live')
+
+
+@pytest.mark.parametrize('module', [parameters, label_points_parameters])
+def test_all_parameters_can_be_read_at_once(module: Any) -> None:
+    """As ``ros2 param dump`` does; one that is unset would leave it with nothing."""
+    with declared(module) as node:
+        request = GetParameters.Request(names=list(node._parameters))
+        service = node._parameter_service
+        values = service._get_parameters_callback(request, GetParameters.Response()).values
+        assert len(values) == len(request.names) > 5
+        assert all(value.type != ParameterType.PARAMETER_NOT_SET for value in values)
+
+
+@pytest.mark.parametrize('given, expected', [('[]', ()), ('[1, 0]', (1, 0))])
+def test_an_array_is_as_given_and_keeps_its_type(given: str, expected: tuple[int, ...]) -> None:
+    with declared(parameters, f'cores:={given}') as node:
+        assert node.get_parameter('cores').type_ == Parameter.Type.INTEGER_ARRAY
+        assert parameters.read(node).cores == expected
+
+
+def test_an_array_that_is_read_only_stays_so() -> None:
+    with declared(label_points_parameters) as node:
+        new = Parameter('extrinsics', value=[0.0] * 7)
+        assert not node.set_parameters([new])[0].successful
+        assert node.describe_parameter('extrinsics').read_only

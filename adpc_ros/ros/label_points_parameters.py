@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from adpc_ros.points.projection import Transform, transform_of
+from adpc_ros.ros.array_parameter import declare_array
 
 
 def _field(default: Any, meaning: str, low: float | None = None, high: float | None = None) -> Any:
@@ -88,9 +89,10 @@ def declare(node: Node) -> None:
                     from_value=field.metadata['low'], to_value=field.metadata['high']
                 )
             ]
-        # rclpy takes an empty list for one of bytes
-        default = Parameter.Type.DOUBLE_ARRAY if field.default == () else field.default
-        node.declare_parameter(field.name, default, descriptor)
+        if field.default == ():
+            declare_array(node, field.name, Parameter.Type.DOUBLE_ARRAY, descriptor)
+        else:
+            node.declare_parameter(field.name, field.default, descriptor)
 
 
 def read(node: Node) -> LabelPointsParameters:
@@ -100,8 +102,8 @@ def read(node: Node) -> LabelPointsParameters:
     :raises ValueError: if they are not what is expected.
     """
     values = {
-        field.name: node.get_parameter_or(field.name).value
+        field.name: node.get_parameter(field.name).value
         for field in dataclasses.fields(LabelPointsParameters)
     }
-    values['extrinsics'] = tuple(values['extrinsics'] or ())
+    values['extrinsics'] = tuple(values['extrinsics'])
     return LabelPointsParameters(**values)

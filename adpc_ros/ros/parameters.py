@@ -213,6 +213,8 @@ def declare(node: Node) -> None:
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
     from rclpy.parameter import Parameter
 
+    from adpc_ros.ros.array_parameter import declare_array
+
     for field in dataclasses.fields(Parameters):
         meta = field.metadata
         constraints = [LIVE if meta['live'] else AT_CONFIGURE]
@@ -228,9 +230,10 @@ def declare(node: Node) -> None:
             ]
         elif low is not None:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
-        empty = field.default == ()  # rclpy cannot tell of what: unset stands for it
-        default = Parameter.Type.INTEGER_ARRAY if empty else field.default
-        node.declare_parameter(field.name, default, descriptor)
+        if field.default == ():
+            declare_array(node, field.name, Parameter.Type.INTEGER_ARRAY, descriptor)
+        else:
+            node.declare_parameter(field.name, field.default, descriptor)
 
 
 def read(node: Node) -> Parameters:
@@ -240,10 +243,10 @@ def read(node: Node) -> Parameters:
     :raises ValueError: if they contradict each other.
     """
     values = {
-        field.name: node.get_parameter_or(field.name).value
+        field.name: node.get_parameter(field.name).value
         for field in dataclasses.fields(Parameters)
     }
-    return Parameters(**{**values, 'cores': tuple(values['cores'] or ())})
+    return Parameters(**{**values, 'cores': tuple(values['cores'])})
 
 
 def own(parameters: Iterable[Parameter]) -> dict[str, Any]:
