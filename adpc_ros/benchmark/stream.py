@@ -22,11 +22,10 @@ from adpc_ros.ros.domain import isolated
 from adpc_ros.runtime.scheduler import StopReason
 
 SETTLE_S = 2.0  # for the last frame's messages
+COUNTERS = ('frames_received', 'frames_segmented', 'frames_dropped')
+_AT_AN_EXIT = (StopReason.FINISHED, StopReason.EXIT_LIMIT, StopReason.CONFIDENT)
 _WARM = 10  # memory samples that are left out: buffers are taken by then
 _FEWEST = 20  # others, below which memory is not judged
-
-_AT_AN_EXIT = (StopReason.FINISHED, StopReason.EXIT_LIMIT, StopReason.CONFIDENT)
-COUNTERS = ('frames_received', 'frames_segmented', 'frames_dropped')
 _MOST_GROWTH = 0.05  # of the memory
 
 Values = dict[str, Any]
@@ -49,7 +48,7 @@ def stream(
     :param weights: of the node; None for a tiny network with random weights.
     :param parameters: of the node, each as NAME:=VALUE.
     :param urgency: whether CRITICAL comes at random instants.
-    :param changes: whether live parameters change at random instants.
+    :param changes: whether live parameters change at random instants; ELEVATED comes then, too.
     :return: what :func:`evaluate` says.
     :raises ChildProcessError: if one of the processes fails.
     """
