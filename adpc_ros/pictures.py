@@ -88,12 +88,13 @@ def exit_panel(
             inverse = inverse_temperatures(
                 out.logits, network.config, out.exit_index, out.active, inverse
             )
-            rendered, mean = render(out.logits, size, inverse_temperature=inverse)
+            scale = 2 ** network.config.sizes.exit_levels[out.exit_index - 1]
+            rendered, mean = render(out.logits, size, scale, inverse)
             cells = (out.logits.shape[2], out.logits.shape[3])
             computed = np.ones(cells, bool)
             if out.active is not None:
                 computed = out.active.at(cells)[0, 0].numpy()
-            full = computed.repeat(4, 0).repeat(4, 1)[: size[0], : size[1]]
+            full = computed.repeat(scale, 0).repeat(scale, 1)[: size[0], : size[1]]
             rows.append(
                 [
                     captioned(

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adpc_ros.network.adaptivity import Adaptivity
-from adpc_ros.network.anytime import EXIT_COUNT, AnytimeNetwork, NetworkConfig
+from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import NetworkConfig, build_network
 
 LOGIT_SPREAD = 2.0  # top probabilities from nearly equal to nearly sure, median about 0.6
 
@@ -23,15 +24,16 @@ def random_image(height: int, width: int, seed: int = 0) -> Tensor:
 
 def random_network(
     seed: int = 0,
-    heads: Heads = Heads.REDESIGNED,
+    heads: Heads | None = None,
     adaptivity: Adaptivity | None = None,
     class_count: int = 11,
-    temperatures: tuple[float, ...] = (1.0,) * EXIT_COUNT,
+    temperatures: tuple[float, ...] | None = None,
+    architecture: str = 'hrnet_tiny',
 ) -> AnytimeNetwork:
     """Give a tiny network in evaluation mode whose exits disagree and are sometimes sure."""
     generator = torch.Generator().manual_seed(seed)
-    network = AnytimeNetwork(
-        NetworkConfig('hrnet_tiny', heads, class_count, adaptivity, temperatures=temperatures)
+    network = build_network(
+        NetworkConfig(architecture, heads, class_count, adaptivity, temperatures=temperatures)  # type: ignore[arg-type]
     ).eval()
     for name, value in network.state_dict().items():
         if name.endswith('Lambda'):
@@ -52,9 +54,7 @@ def random_network(
 def _spread_logits(network: AnytimeNetwork, image: Tensor) -> None:
     """Let every exit's class scores on an image have mean 0 and a given deviation."""
     for out in network.exits(image, adaptive=False):
-        last = out.exit_index == EXIT_COUNT
-        head = network.last_layer if last else getattr(network, f'exit{out.exit_index}')
-        classifier = head[-1]
+        classifier = network.head(out.exit_index)[-1]
         centre = out.raw_logits.mean(dim=(0, 2, 3))
         factor = LOGIT_SPREAD / (out.raw_logits - centre.view(1, -1, 1, 1)).std()
         classifier.weight.mul_(factor)

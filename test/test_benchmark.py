@@ -29,7 +29,7 @@ from adpc_ros.benchmark.stream import COUNTERS, evaluate, unaccounted
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
-from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import PAPER_MASKED
 from adpc_ros.processes import Processes
 from adpc_ros.runtime.images import to_input
@@ -120,7 +120,7 @@ def test_features_of_a_random_network_stay_in_range(name: str) -> None:
     image = to_input(random_image((96, 128), 5), network.config, torch.device('cpu'))
     with torch.inference_mode():
         for out in network.exits(image, adaptive=False):
-            for values in (*out.branches, out.logits):
+            for values in (*out.features, out.logits):
                 assert 0.05 < values.std() < 50 and values.isfinite().all()
     assert {float(v) for k, v in network.state_dict().items() if k.endswith('Lambda')} == {3.0}
 

@@ -28,6 +28,7 @@ from adpc_ros.learning.norms import average_norms
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.families import build_network
 from adpc_ros.runtime.images import to_input
 
 
@@ -54,7 +55,7 @@ def network(samples: CamVid) -> AnytimeNetwork:
 
 def sharpened(network: AnytimeNetwork, factor: float) -> AnytimeNetwork:
     """Give the same network with class scores that are so many times as large."""
-    other = AnytimeNetwork(network.config).eval()
+    other = build_network(network.config).eval()
     other.load_state_dict(network.state_dict())
     for head in (other.exit1, other.exit2, other.exit3, other.last_layer):
         head[-1].weight.data.mul_(factor)

@@ -17,9 +17,9 @@ from torch import Tensor
 from adpc_ros.labels import CAMVID, CITYSCAPES
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
-from adpc_ros.network.anytime import NetworkConfig
 from adpc_ros.network.checkpoint import CheckpointError
 from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import NetworkConfig
 
 INFO = {'data': 'none', 'licence': 'Apache-2.0', 'note': 'grün'}
 Tensors = dict[str, Tensor]

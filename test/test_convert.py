@@ -16,9 +16,10 @@ from adpc_ros.__main__ import main
 from adpc_ros.labels import CAMVID, CITYSCAPES
 from adpc_ros.network import checkpoint, official
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
-from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.checkpoint import CheckpointError
 from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import NetworkConfig, build_network
 
 Tensors = dict[str, Tensor]
 MASKS = Adaptivity(thresholds=(0.6, 0.6, 0.6))
@@ -106,7 +107,7 @@ def test_weights_of_the_reference_give_the_same_logits(tmp_path: Path) -> None:
     numbers = reference('tiny_rh')
     threshold = float(numbers['thr'])
     adaptivity = Adaptivity(thresholds=(threshold,) * 3)
-    network = AnytimeNetwork(NetworkConfig('hrnet_tiny', adaptivity=adaptivity))
+    network = build_network(NetworkConfig('hrnet_tiny', adaptivity=adaptivity))
     network.load_state_dict(state, strict=True)
     path = tmp_path / 'released.pth'
     torch.save(released(network), path)
@@ -167,7 +168,7 @@ def test_our_own_file_keeps_what_is_not_asked_for(tmp_path: Path) -> None:
         mean=(0.1, 0.2, 0.3),
         temperatures=(2.0, 1.5, 1.25, 0.5),
     )
-    network = AnytimeNetwork(config)
+    network = build_network(config)
     path = tmp_path / 'own.safetensors'
     checkpoint.save(path, network, CAMVID, {'licence': 'Apache-2.0'})
     assert convert(path) == 0

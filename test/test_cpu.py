@@ -22,16 +22,18 @@ from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, active_positions
-from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import NetworkConfig, build_network
 from adpc_ros.network.macs import count_frame
 from adpc_ros.runtime import native
+from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.cpu import CpuPlan, Unsupported
 from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.images import render, to_input
 from adpc_ros.runtime.lowering import lower
 from adpc_ros.runtime.plan import ComputedExit
-from adpc_ros.runtime.program import Program, compile_network
+from adpc_ros.runtime.program import Program
 from adpc_ros.runtime.torch_plan import TorchPlan
 
 WEIGHTS = ROOT / 'weights' / 'hrnet_w18_small_v2_camvid.safetensors'
@@ -84,7 +86,7 @@ def test_every_exit_equals_the_networks(case: str, adaptive: bool, instruction_s
         count += 1
         assert done.exit_index == count
         assert_close(plan.logits(), out.logits)
-        rendered, mean = render(out.logits, (50, 90))
+        rendered, mean = render(out.logits, (50, 90), 4)
         assert (done.rendered.class_ids == rendered.class_ids).mean() > 0.999
         assert np.abs(done.rendered.confidence.astype(int) - rendered.confidence).max() <= 1
         assert done.mean_confidence == pytest.approx(mean, abs=1e-4)
@@ -196,7 +198,7 @@ def _with_threshold(network: AnytimeNetwork, threshold: float) -> AnytimeNetwork
     config = NetworkConfig(
         **{**vars(network.config), 'adaptivity': Adaptivity(thresholds=(threshold,) * 3)}
     )
-    other = AnytimeNetwork(config).eval()
+    other = build_network(config).eval()
     other.load_state_dict(network.state_dict())
     return other
 
@@ -224,7 +226,7 @@ def test_real_frames_with_trained_weights_agree(trained: AnytimeNetwork) -> None
             if done is None:
                 continue
             out = expected[done.exit_index - 1]
-            rendered, _ = render(out.logits, image.shape[:2])
+            rendered, _ = render(out.logits, image.shape[:2], 4)
             same_ids += (done.rendered.class_ids == rendered.class_ids).sum()
             pixels += rendered.class_ids.size
             if out.next_active is not None:

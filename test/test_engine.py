@@ -13,11 +13,11 @@ from networks import random_network
 
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
 from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.deferred import Deferred
 from adpc_ros.runtime.engine import Engine, Result
 from adpc_ros.runtime.images import render, to_input
 from adpc_ros.runtime.plan import ComputedExit
-from adpc_ros.runtime.program import compile_network
 from adpc_ros.runtime.scheduler import DropReason, Level, Policy, StopReason
 from adpc_ros.runtime.torch_plan import TorchPlan
 
@@ -116,7 +116,7 @@ def test_results_equal_the_networks_exits(recorder: Recorder) -> None:
         with torch.inference_mode():
             x = to_input(picture(seed, size), network.config, torch.device('cpu'))
             for out, got in zip(network.exits(x), rendered[-4:]):
-                expected, mean_confidence = render(out.logits, size)
+                expected, mean_confidence = render(out.logits, size, 4)
                 same = got.rendered.class_ids == expected.class_ids
                 assert same.mean() > 0.999
                 difference = got.rendered.confidence.astype(int) - expected.confidence

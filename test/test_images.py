@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, Criterion
-from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.network.families import NetworkConfig
 from adpc_ros.runtime.images import (
     ROWS_PER_BAND,
     Rendered,
@@ -29,7 +29,7 @@ SIZES = [(1, 1), (37, 50), (64, 64), (65, 96), (129, 41), (200, 317), (256, 128)
 
 
 def random_logits(size: tuple[int, int], classes: int = 7) -> Tensor:
-    height, width = padded_size(size)
+    height, width = padded_size(size, CONFIG)
     generator = torch.Generator().manual_seed(height + width)
     return 4 * torch.randn(1, classes, height // 4, width // 4, generator=generator)
 
@@ -43,7 +43,7 @@ def test_rendered_bands_equal_the_whole_image(size: tuple[int, int]) -> None:
     logits = random_logits(size)
     scores = upsample(logits)[0, :, : size[0], : size[1]]
     confidence, ids = functional.softmax(scores, dim=0).max(dim=0)
-    got, mean = render(logits, size)
+    got, mean = render(logits, size, 4)
     first, second = scores.topk(2, dim=0).values
     clear = ((first - second) > 1e-4).numpy()  # elsewhere rounding decides
     assert clear.mean() > 0.99
@@ -58,7 +58,7 @@ def test_bands_cover_the_image_once_and_add_up(size: tuple[int, int]) -> None:
     logits = random_logits(size)
     into = Rendered(np.full(size, 254, np.uint8), np.full(size, 0, np.uint8))
     whole = functional.softmax(upsample(logits), dim=1).amax(1)[0, : size[0], : size[1]]
-    bands = render_bands(logits, size, into, threshold=0.8)
+    bands = render_bands(logits, size, into, 4, threshold=0.8)
     for first in range(0, size[0], ROWS_PER_BAND):
         assert (into.class_ids[first:] == 254).all(), 'rendered before it was asked for'
         sums = next(bands)
@@ -78,20 +78,20 @@ def test_confidence_is_that_of_scores_by_the_upsampled_temperature(size: tuple[i
     into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
     scores = (upsample(logits) * upsample(inverse))[0, :, : size[0], : size[1]]
     expected = functional.softmax(scores, dim=0).amax(dim=0)
-    bands = list(render_bands(logits, size, into, 0.8, inverse_temperature=inverse))
+    bands = list(render_bands(logits, size, into, 4, 0.8, inverse_temperature=inverse))
     assert np.abs(into.confidence - expected.numpy() * 255).max() < 0.51
     assert sum(b.confidence_sum for b in bands) == pytest.approx(expected.sum().item(), rel=1e-5)
     confident = sum(b.confident_pixels for b in bands)
     assert abs(confident - int((expected >= 0.8).sum())) <= 2  # rounding
-    plain, _ = render(logits, size)
+    plain, _ = render(logits, size, 4)
     np.testing.assert_array_equal(into.class_ids, plain.class_ids)
 
 
 def test_an_inverse_temperature_of_one_changes_no_bit() -> None:
     logits = random_logits((65, 96))
-    plain, mean = render(logits, (65, 96))
+    plain, mean = render(logits, (65, 96), 4)
     ones = torch.ones(1, 1, *logits.shape[2:])
-    got, same_mean = render(logits, (65, 96), inverse_temperature=ones)
+    got, same_mean = render(logits, (65, 96), 4, inverse_temperature=ones)
     np.testing.assert_array_equal(got, plain)
     assert same_mean == mean
 
@@ -128,7 +128,7 @@ def test_some_upsampled_rows_equal_those_of_all(first: int, last: int) -> None:
 def test_sizes_are_padded_to_multiples_of_32(
     size: tuple[int, int], padded: tuple[int, int]
 ) -> None:
-    assert padded_size(size) == padded
+    assert padded_size(size, CONFIG) == padded
 
 
 @pytest.mark.parametrize('size', [(32, 64), (33, 50)])
@@ -136,7 +136,7 @@ def test_input_is_normalised_and_padded_with_the_mean(size: tuple[int, int]) -> 
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     before = image.copy()
     x = to_input(image, CONFIG, CPU)
-    assert x.shape == (1, 3, *padded_size(size))
+    assert x.shape == (1, 3, *padded_size(size, CONFIG))
     assert x.dtype == torch.float32
     assert x.is_contiguous(memory_format=torch.channels_last)
     expected = (image / 255 - np.array(CONFIG.mean)) / np.array(CONFIG.std)

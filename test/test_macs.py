@@ -16,11 +16,11 @@ from adpc_ros.__main__ import main
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
-from adpc_ros.network.anytime import NetworkConfig
 from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import GI, ConvCost, count_frame, count_shares
+from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.images import to_input
-from adpc_ros.runtime.program import compile_network
 from adpc_ros.runtime.torch_plan import TorchPlan
 
 # arXiv:2104.00749, tables 1, 3 and 4: GiMAC at 1024x2048, 19 classes, up to each exit

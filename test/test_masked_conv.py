@@ -21,8 +21,8 @@ from adpc_ros.network.adaptivity import (
     active_positions,
     entropy,
 )
-from adpc_ros.network.anytime import NetworkConfig
 from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import NetworkConfig
 
 Floats = NDArray[np.float64]
 
@@ -219,7 +219,7 @@ def test_maps_are_nested_and_confident_predictions_stay(
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
-        ({'thresholds': (0.9, 0.9)}, 'expected 3 thresholds'),
+        ({'class_thresholds': ((0.9, 1.1),)}, r'in \[0, 1.0\] for max_probability.*1\.1'),
         ({'thresholds': (0.9, 1.1, 0.9)}, r'in \[0, 1.0\] for max_probability.*1\.1'),
         ({'thresholds': (0.9, float('nan'), 0.9)}, 'expected thresholds.*nan'),
         ({'criterion': 'entropy', 'thresholds': (0.1, -0.1, 0.1)}, r'in \[0, inf\] for entropy'),
@@ -235,8 +235,17 @@ def test_adaptivity_rejects_bad_values(values: dict[str, object], message: str) 
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
-        ({'architecture': 'resnet'}, "unknown architecture 'resnet': expected one of hrnet_tiny"),
+        ({'architecture': 'resnet'}, "unknown architecture 'resnet': expected one of coarse"),
         ({'heads': 'wide'}, "'wide' is not a valid Heads"),
+        (
+            {'architecture': 'coarse_s', 'heads': Heads.REDESIGNED},
+            'coarse_s: expected heads plain or none, got redesigned',
+        ),
+        ({'adaptivity': Adaptivity(thresholds=(0.9, 0.9))}, 'expected 3 thresholds'),
+        (
+            {'adaptivity': Adaptivity(class_thresholds=((0.9,) * 19,) * 2)},
+            r'class_thresholds of 3 exits with 19 classes each, got \[19, 19\]',
+        ),
         ({'std': (0.2, 0.2, 0.0)}, 'expected 3 means and 3 positive std'),
         ({'class_count': 1}, 'expected at least 2 classes, got 1'),
         ({'heads': Heads.NONE, 'adaptivity': Adaptivity()}, 'adaptivity needs early exits'),

@@ -25,7 +25,7 @@ from adpc_ros.labels import CAMVID
 from adpc_ros.msg import SegmentationStatus, Urgency
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
-from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+from adpc_ros.network.families import NetworkConfig, build_network
 
 SLOW = (320, 416)  # long enough to be preempted by a network that is not tiny
 
@@ -49,7 +49,7 @@ def slow_weights(folder: Path) -> Path:
     """Random weights of a real size; an image takes some hundred milliseconds."""
     path = folder / 'slow.safetensors'
     torch.manual_seed(0)
-    checkpoint.save(path, AnytimeNetwork(NetworkConfig('hrnet_w18', class_count=11)), CAMVID, {})
+    checkpoint.save(path, build_network(NetworkConfig('hrnet_w18', class_count=11)), CAMVID, {})
     return path
 
 

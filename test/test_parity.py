@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from adpc_ros.learning.losses import exit_losses
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, Criterion, MaskedConv2d
-from adpc_ros.network.anytime import AnytimeNetwork, Exit, NetworkConfig
+from adpc_ros.network.anytime import AnytimeNetwork, Exit
 from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import NetworkConfig, build_network
 from adpc_ros.network.macs import count_frame
 
 FIXTURES = {
@@ -25,7 +26,7 @@ FIXTURES = {
 def build(name: str, threshold: float) -> AnytimeNetwork:
     heads, criterion, weights = FIXTURES[name]
     adaptivity = Adaptivity(criterion, (threshold,) * 3)
-    network = AnytimeNetwork(NetworkConfig('hrnet_tiny', heads, 19, adaptivity))
+    network = build_network(NetworkConfig('hrnet_tiny', heads, 19, adaptivity))
     state = {key: torch.from_numpy(value) for key, value in reference(weights).items()}
     network.load_state_dict(state, strict=True)
     return network
@@ -85,7 +86,7 @@ def test_every_exit_equals_the_reference(name: str, adaptive: bool) -> None:
     assert [out.exit_index for out in exits] == [1, 2, 3, 4]
     for out in exits:
         assert_exit(out, numbers, prefix)
-        for i, branch in enumerate(out.branches):
+        for i, branch in enumerate(out.features):
             assert_close(branch, numbers[f'{prefix}/feat{out.exit_index}_{i}'], 1e-4)
         full = functional.interpolate(
             out.logits, image.shape[2:], mode='bilinear', align_corners=False

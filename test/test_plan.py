@@ -15,11 +15,13 @@ from torch.nn import functional
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork, Exit
 from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import build_network
 from adpc_ros.network.macs import count_frame
 from adpc_ros.runtime import torch_layers
+from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.images import render, to_input
 from adpc_ros.runtime.plan import ComputedExit, Plan, make_plan
-from adpc_ros.runtime.program import Conv, compile_network
+from adpc_ros.runtime.program import Conv
 from adpc_ros.runtime.torch_plan import Done, TorchPlan
 
 CASES = {
@@ -212,7 +214,7 @@ def test_a_segmented_image_is_the_networks_rendered(case: str, adaptive: bool) -
         out = expected[count]
         count += 1
         assert computed.exit_index == count
-        rendered, mean = render(out.logits, (50, 70))
+        rendered, mean = render(out.logits, (50, 70), 4)
         assert (computed.rendered.class_ids == rendered.class_ids).mean() > 0.999
         difference = computed.rendered.confidence.astype(int) - rendered.confidence
         assert np.abs(difference).max() <= 1
@@ -290,7 +292,7 @@ def calibrated_exits(
 
 def without_temperatures(network: AnytimeNetwork) -> AnytimeNetwork:
     config = dataclasses.replace(network.config, temperatures=(1.0,) * 4)
-    plain = AnytimeNetwork(config).eval()
+    plain = build_network(config).eval()
     plain.load_state_dict(network.state_dict())
     return plain
 

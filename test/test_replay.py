@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bags import STORE, Call, Shot, ns, write_bag
 
-from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import GI
 from adpc_ros.replay.output import Messages
 from adpc_ros.replay.simulation import EXIT_S, Simulation

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.network.families import NetworkConfig
 from adpc_ros.runtime import engine as engine_module
 from adpc_ros.runtime.engine import Deferred, Engine, Result
 from adpc_ros.runtime.images import Rendered

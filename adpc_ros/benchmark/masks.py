@@ -20,9 +20,9 @@ from tqdm import tqdm
 from adpc_ros.benchmark.native import native_plan
 from adpc_ros.network.adaptivity import ActiveMap
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.runtime.images import padded_size, render, to_input
+from adpc_ros.runtime.compile import compile_network
+from adpc_ros.runtime.images import render, to_input
 from adpc_ros.runtime.plan import Plan, StepTime
-from adpc_ros.runtime.program import compile_network
 from adpc_ros.runtime.torch_plan import TorchPlan
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def eager_side(network: AnytimeNetwork) -> Side:
         x = to_input(image, network.config, torch.device('cpu')).contiguous()
         exits_s = []
         for out in network.exits(x, adaptive=False):
-            render(out.logits, (image.shape[0], image.shape[1]))
+            scale = 2 ** network.config.sizes.exit_levels[out.exit_index - 1]
+            render(out.logits, (image.shape[0], image.shape[1]), scale)
             exits_s.append(time.perf_counter() - start_s)
         return Pass(exits_s, [], [], [])
 
@@ -173,15 +174,15 @@ def mean_active_shares(masked: Sequence[Pass]) -> list[float]:
 
 
 def shares_by_resolution(
-    maps: Sequence[ActiveMap], size: tuple[int, int]
+    maps: Sequence[ActiveMap], padded: tuple[int, int]
 ) -> dict[str, dict[str, float]]:
     """
     Give the active share of each stage at each resolution, 0 to 1.
 
-    :param maps: of stages 2, 3 and 4.
-    :param size: (H, W) of the image in pixels.
+    :param maps: of stage 2 and those after it.
+    :param padded: (H, W) of the padded image in pixels.
     """
-    height, width = padded_size(size)
+    height, width = padded
     return {
         f'stage {stage}': {f'1/{n}': at.share((height // n, width // n)) for n in (4, 8, 16, 32)}
         for stage, at in enumerate(maps, start=2)

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
-from adpc_ros.network.hrnet import BN_MOMENTUM
+from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.families import NetworkConfig, build_network
+from adpc_ros.network.layers import BN_MOMENTUM
 from adpc_ros.runtime.images import to_input
 
 _CALIBRATION_SIZE = (128, 256)  # pixels; 4x8 cells remain at the coarsest branch
@@ -40,7 +41,7 @@ def random_network(config: NetworkConfig, seed: int = 0) -> AnytimeNetwork:
     explode nor vanish however deep the network is. Lambda keeps its initial value, 3.
     """
     generator = torch.Generator().manual_seed(seed)
-    network = AnytimeNetwork(config)
+    network = build_network(config)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

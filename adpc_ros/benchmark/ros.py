@@ -15,7 +15,7 @@ from adpc_ros.benchmark.networks import random_network
 from adpc_ros.labels import CITYSCAPES
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
-from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.network.families import NetworkConfig
 from adpc_ros.processes import Processes
 from adpc_ros.ros.domain import isolated
 

@@ -16,7 +16,8 @@ from adpc_ros.benchmark.networks import random_image, random_network
 from adpc_ros.drive import FolderDrive
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
-from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.families import NetworkConfig
 from adpc_ros.runtime.images import padded_size
 
 
@@ -51,7 +52,7 @@ def given_shares(
     :raises ValueError: for an unknown architecture, or shares that fall.
     """
     config = NetworkConfig(architecture, adaptivity=Adaptivity())
-    height, width = padded_size(size)
+    height, width = padded_size(size, config)
     shapes = mask_shapes((height // 4, width // 4), masked, labels)
     images = [random_image(size)] * rounds
     return Subject(random_network(config), architecture, images, shapes.maps, shapes.source)
@@ -72,8 +73,10 @@ def own_masks(weights: str, frames: str, limit: int | None, threshold: float | N
     if adaptivity is None:
         raise ValueError(f'{weights}: expected a network with masks, it has none')
     if threshold is not None:
-        adaptivity = dataclasses.replace(adaptivity, thresholds=(threshold,) * 3)
+        adaptivity = dataclasses.replace(adaptivity, thresholds=(threshold,), class_thresholds=())
         network.config = dataclasses.replace(network.config, adaptivity=adaptivity)
+        adaptivity = network.config.adaptivity
+        assert adaptivity is not None
     images = [frame.image for frame in islice(FolderDrive(frames), limit)]
     sizes = sorted({f'{image.shape[0]}x{image.shape[1]}' for image in images})
     if len(sizes) != 1:

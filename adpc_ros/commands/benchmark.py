@@ -92,6 +92,7 @@ def run_masks(options: argparse.Namespace) -> None:
     import torch
 
     from adpc_ros.benchmark import masks, tables
+    from adpc_ros.runtime.images import padded_size
 
     subject = _subject(options)
     threads = _announce(options.threads)
@@ -111,7 +112,11 @@ def run_masks(options: argparse.Namespace) -> None:
         sides.native.close()
     height, width = subject.images[0].shape[:2]
     shares = (
-        {} if subject.maps is None else masks.shares_by_resolution(subject.maps, (height, width))
+        {}
+        if subject.maps is None
+        else masks.shares_by_resolution(
+            subject.maps, padded_size((height, width), subject.network.config)
+        )
     )
     report = {
         'network': subject.name,
@@ -171,8 +176,8 @@ def run_preempt(options: argparse.Namespace) -> None:
     from adpc_ros.benchmark.preempt import preempt_engine, stop_plan
     from adpc_ros.network import checkpoint
     from adpc_ros.network.adaptivity import Adaptivity
-    from adpc_ros.network.anytime import NetworkConfig
-    from adpc_ros.runtime.program import compile_network
+    from adpc_ros.network.families import NetworkConfig
+    from adpc_ros.runtime.compile import compile_network
 
     if bool(options.network) == bool(options.weights) or not options.size:
         raise ValueError('expected --size, and either --network or --weights')

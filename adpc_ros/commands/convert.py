@@ -10,8 +10,8 @@ from adpc_ros.commands.options import positive, probability
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
-    from adpc_ros.network.anytime import NetworkConfig
     from adpc_ros.network.checkpoint import Checkpoint
+    from adpc_ros.network.families import NetworkConfig
 
 
 def add(commands: Commands) -> None:
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
 
     from adpc_ros.labels import by_name
     from adpc_ros.network import checkpoint, official
-    from adpc_ros.network.anytime import AnytimeNetwork
+    from adpc_ros.network.families import build_network
 
     source, target = Path(options.source), Path(options.target)
     if target.suffix != '.safetensors':
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
             f'{source}: expected the classes of {classes.name}, got those of {own.classes.name}'
         )
     torch.manual_seed(0)  # initial values, too, are the same each time
-    network = AnytimeNetwork(_config(options, classes.count, own))
+    network = build_network(_config(options, classes.count, own))
     released = official.Released(own.network.state_dict(), []) if own else official.read(source)
     filled = official.fill(
         network, released.tensors, source, options.backbone_only, options.add_masks
@@ -109,15 +109,15 @@ def _config(
     from dataclasses import replace
 
     from adpc_ros.network.adaptivity import Adaptivity
-    from adpc_ros.network.anytime import NetworkConfig
     from adpc_ros.network.exits import Heads
+    from adpc_ros.network.families import NetworkConfig
 
     heads = Heads(options.heads)
     adaptivity: Adaptivity | None = None
     if not options.no_masks and heads is not Heads.NONE:
         adaptivity = own and own.network.config.adaptivity or Adaptivity()
         if options.threshold is not None:
-            adaptivity = replace(adaptivity, thresholds=(options.threshold,) * 3)
+            adaptivity = replace(adaptivity, thresholds=(options.threshold,), class_thresholds=())
         if options.window is not None:
             adaptivity = replace(adaptivity, window=options.window)
     elif options.threshold is not None or options.window is not None or options.add_masks:

@@ -39,14 +39,18 @@ def add(commands: Commands) -> None:
         'the configurations that the paper gives figures for. With --weights and --image: what '
         'this image really costs, from the masks that it gets.',
     )
-    parser.add_argument('--network', metavar='NAME', help='as hrnet_w48 or hrnet_w18_small_v2')
+    parser.add_argument('--network', metavar='NAME', help='as hrnet_w48 or coarse_s')
     parser.add_argument(
         '--heads',
         choices=('none', 'plain', 'redesigned'),
-        help='exit heads: none (last exit alone), plain (EE), redesigned (RH, the default)',
+        help='exit heads: none (last exit alone), plain (EE), redesigned (RH); default: the '
+        "family's own, RH for HRNet",
     )
     parser.add_argument(
-        '--masked', type=shares, metavar='A,B,C', help='masked shares at exits 1 to 3, 0 to 1'
+        '--masked',
+        type=shares,
+        metavar='A,B,...',
+        help='masked share after each exit but the last, 0 to 1',
     )
     parser.add_argument(
         '--size', type=size, metavar='HxW', help='of the image in pixels (1024x2048)'
@@ -78,33 +82,42 @@ def _header(image: tuple[int, int], padded: tuple[int, int]) -> str:
 
 
 def _count_configurations(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from adpc_ros.network import macs
     from adpc_ros.network.adaptivity import Adaptivity
-    from adpc_ros.network.anytime import NetworkConfig
     from adpc_ros.network.exits import Heads
+    from adpc_ros.network.families import NetworkConfig
     from adpc_ros.runtime.images import padded_size
 
-    wanted: list[tuple[str, Heads, tuple[float, ...] | None]]
+    wanted: list[tuple[str, Heads | None, tuple[float, ...] | None]]
     if options.network:
-        wanted = [(options.network, Heads(options.heads or Heads.REDESIGNED), options.masked)]
+        heads = Heads(options.heads) if options.heads else None
+        wanted = [(options.network, heads, options.masked)]
     elif options.heads or options.masked:
         raise ValueError('--heads and --masked need --network')
     else:
         kinds = [*((heads, None) for heads in Heads), (Heads.REDESIGNED, macs.PAPER_MASKED)]
         wanted = [(n, h, m) for n in ('hrnet_w48', 'hrnet_w18_small_v2') for h, m in kinds]
     image, classes = options.size or macs.PAPER_SIZE, options.classes or macs.PAPER_CLASSES
-    padded = padded_size(image)
     rows: list[Row] = []
     for name, heads, masked in wanted:
-        config = NetworkConfig(name, heads, classes, Adaptivity() if masked else None)
+        masks = Adaptivity() if masked else None
+        config = NetworkConfig(name, class_count=classes, adaptivity=masks)
+        if heads is not None:
+            config = replace(config, heads=heads)
+        padded = padded_size(image, config)
         counts = macs.count_shares(config, padded, masked)
         gimac = [n / macs.GI for n in counts]
         comparable = image == macs.PAPER_SIZE and classes == macs.PAPER_CLASSES
         comparable &= masked is None or masked == macs.PAPER_MASKED
-        paper = macs.PAPER_GIMAC.get((name, heads, masked is not None)) if comparable else None
+        key = (name, config.heads, masked is not None)
+        paper = macs.PAPER_GIMAC.get(key) if comparable else None
         if not rows:
             print(_header(image, padded))
-        rows.append(Row(name, heads.value, list(masked) if masked else None, [*image], gimac))
+        rows.append(
+            Row(name, config.heads.value, list(masked) if masked else None, [*image], gimac)
+        )
         print(rows[-1].line(paper or ()), flush=True)
     write_json(options.json, [row._asdict() for row in rows])
 

@@ -20,7 +20,7 @@ from adpc_ros.learning.config import TrainConfig
 from adpc_ros.learning.distributed import Processes
 from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.transforms import augment
-from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.network.families import NetworkConfig
 
 
 class Samples(Protocol):

@@ -22,7 +22,7 @@ from adpc_ros.labels import IGNORE_ID
 from adpc_ros.learning.datasets import LabelledImages
 from adpc_ros.learning.evaluate import Evaluation, evaluate
 from adpc_ros.network.adaptivity import Criterion
-from adpc_ros.network.anytime import EXIT_COUNT, AnytimeNetwork
+from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.runtime.images import to_input
 
 #: candidates, from no masks on down
@@ -152,8 +152,9 @@ def fit_temperatures(
     """
     device = next(network.parameters()).device
     rng = np.random.default_rng(0)
-    scores: list[list[Tensor]] = [[] for _ in range(EXIT_COUNT)]
-    labels: list[list[Tensor]] = [[] for _ in range(EXIT_COUNT)]
+    stages = network.config.stage_count
+    scores: list[list[Tensor]] = [[] for _ in range(stages)]
+    labels: list[list[Tensor]] = [[] for _ in range(stages)]
     for sample in tqdm(samples, 'temperatures', len(samples), disable=not progress):
         places = np.flatnonzero(sample.label.ravel() != IGNORE_ID)
         places = rng.permutation(places)[:_PIXELS]

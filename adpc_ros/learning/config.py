@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from adpc_ros.network.anytime import EXIT_COUNT
 from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import ARCHITECTURES
 
 _CLASS_BALANCE = 1.1
 _SEQUENCES = ('crop', 'scales', 'exit_weights', 'class_weights')
@@ -131,8 +131,11 @@ class TrainConfig:
             raise ValueError(f'expected {key} of {least} or more, got {value!r}')
 
     def _check_weights(self) -> None:
-        exits = 1 if self.network.get('heads') == Heads.NONE else EXIT_COUNT
-        if self.exit_weights is not None and len(self.exit_weights) != exits:
+        known = ARCHITECTURES.get(self.network.get('architecture', ''))
+        exits = 0 if known is None else len(known.exit_levels)  # 0: refused as it is built
+        if self.network.get('heads') == Heads.NONE:
+            exits = 1
+        if exits and self.exit_weights is not None and len(self.exit_weights) != exits:
             raise ValueError(
                 f'expected exit_weights for {exits} exits, got {len(self.exit_weights)}'
             )

@@ -9,7 +9,7 @@ from torch import nn
 
 from adpc_ros.learning.config import Optimizer, TrainConfig
 from adpc_ros.learning.datasets import LabelledImages, open_samples
-from adpc_ros.network import checkpoint, official
+from adpc_ros.network import checkpoint, families, official
 from adpc_ros.network.anytime import AnytimeNetwork
 
 _MOMENTUM = 0.9
@@ -54,7 +54,7 @@ def build_network(config: TrainConfig, class_count: int, fresh: bool) -> Anytime
     :raises ValueError: if these are missing, broken, or another network's.
     """
     torch.manual_seed(config.seed)
-    network = AnytimeNetwork(
+    network = families.build_network(
         checkpoint.config_from_dict({**config.network, 'class_count': class_count})
     )
     if config.initial and fresh:

@@ -6,8 +6,10 @@ Source: arXiv:2104.00749, section 3.3; where the paper and its released code dif
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,29 +34,58 @@ class Adaptivity:
     Settings of confidence adaptivity.
 
     :param criterion: what is compared with the thresholds.
-    :param thresholds: one for each exit but the last. Maximum probability: in [0, 1], 1.0 skips
-        nothing. Entropy: in nats, at least 0, 0.0 skips nothing.
+    :param thresholds: one for each exit but the last, or a single one for all of them. Maximum
+        probability: in [0, 1], 1.0 skips nothing. Entropy: in nats, at least 0, 0.0 skips nothing.
     :param window: edge of the interpolation window in cells, one of 3, 5, 7, 9.
+    :param class_thresholds: for each exit but the last one threshold for each class, in place of
+        ``thresholds``: a position is judged by that of its predicted class (arXiv:2210.15621).
+        Empty: ``thresholds`` hold for all classes.
     :raises ValueError: if a value is outside its range.
     """
 
     criterion: Criterion = Criterion.MAX_PROBABILITY
-    thresholds: tuple[float, float, float] = (0.998, 0.998, 0.998)
+    thresholds: tuple[float, ...] = (0.998,)
     window: int = 7
+    class_thresholds: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'criterion', Criterion(self.criterion))
         object.__setattr__(self, 'thresholds', tuple(float(t) for t in self.thresholds))
-        if len(self.thresholds) != 3:
-            raise ValueError(f'expected 3 thresholds (exits 1 to 3), got {self.thresholds}')
+        by_class = tuple(tuple(float(t) for t in each) for each in self.class_thresholds)
+        object.__setattr__(self, 'class_thresholds', by_class)
         limit = 1.0 if self.criterion is Criterion.MAX_PROBABILITY else math.inf
-        if not all(0.0 <= t <= limit for t in self.thresholds):
-            raise ValueError(
-                f'expected thresholds in [0, {limit}] for {self.criterion.value}, '
-                f'got {self.thresholds}'
-            )
+        for values in (self.thresholds, *self.class_thresholds):
+            if not all(0.0 <= t <= limit for t in values):
+                raise ValueError(
+                    f'expected thresholds in [0, {limit}] for {self.criterion.value}, got {values}'
+                )
         if self.window not in WINDOWS:
             raise ValueError(f'expected a window of {WINDOWS}, got {self.window}')
+
+    def for_network(self, exit_count: int, class_count: int) -> Adaptivity:
+        """
+        Give the settings with one threshold for each exit but the last.
+
+        :raises ValueError: if there are others than a network of so many exits and classes needs.
+        """
+        count = exit_count - 1
+        thresholds = self.thresholds * count if len(self.thresholds) == 1 else self.thresholds
+        if len(thresholds) != count:
+            raise ValueError(
+                f'expected {count} thresholds (exits 1 to {count}), got {self.thresholds}'
+            )
+        shape = [len(each) for each in self.class_thresholds]
+        if shape not in ([], [class_count] * count):
+            raise ValueError(
+                f'expected class_thresholds of {count} exits with {class_count} classes each, '
+                f'got {shape}'
+            )
+        return dataclasses.replace(self, thresholds=thresholds)
+
+    def thresholds_of(self, exit_index: int) -> float | tuple[float, ...]:
+        """Give what holds at an exit: one threshold, or one for each class."""
+        chosen = self.class_thresholds or self.thresholds
+        return chosen[exit_index - 1]
 
 
 def confidence(logits: Tensor) -> Tensor:
@@ -79,7 +110,9 @@ def entropy(logits: Tensor) -> Tensor:
     return -torch.where(p > 0, p * log_p, torch.zeros_like(p)).sum(dim=1)
 
 
-def active_positions(logits: Tensor, criterion: Criterion, threshold: float) -> Tensor:
+def active_positions(
+    logits: Tensor, criterion: Criterion, threshold: float | Sequence[float]
+) -> Tensor:
     """
     Mark the positions that the next stage must still compute.
 
@@ -87,15 +120,18 @@ def active_positions(logits: Tensor, criterion: Criterion, threshold: float) -> 
 
     :param logits: (B, K, H, W) float, class scores before softmax, after carry-over.
     :param criterion: what is compared with the threshold.
-    :param threshold: see :class:`Adaptivity`.
+    :param threshold: see :class:`Adaptivity`; one for each class: that of the predicted one holds.
     :return: (B, 1, H, W) bool, True where the next stage computes.
 
     Source: arXiv:2104.00749, equation 2; equality is active, as in the released code.
     """
     with torch.no_grad():
+        limit = logits.new_tensor(threshold, dtype=torch.float32)
+        if limit.dim():
+            limit = limit[logits.argmax(dim=1)]
         if criterion is Criterion.ENTROPY:
-            return (entropy(logits) >= threshold).unsqueeze(1)
-        return (confidence(logits) <= threshold).unsqueeze(1)
+            return (entropy(logits) >= limit).unsqueeze(1)
+        return (confidence(logits) <= limit).unsqueeze(1)
 
 
 class ActiveMap:
@@ -209,15 +245,20 @@ class MaskedConv2d(nn.Conv2d):
         stride: int = 1,
         bias: bool = False,
         window: int | None = None,
+        groups: int = 1,
     ) -> None:
         """
-        Build the layer; padding keeps the size at stride 1.
+        Build the layer; the output has ceil(H / stride) x ceil(W / stride) cells.
 
         :param window: edge of the interpolation window; None for a layer that is never masked
             and has no interpolation parameter.
+        :param groups: 1, or the number of channels for a depthwise convolution.
         """
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=bias
+            *(in_channels, out_channels, kernel_size, stride),
+            padding=(kernel_size - 1) // 2,
+            groups=groups,
+            bias=bias,
         )
         if window is not None:
             self.Lambda = nn.Parameter(torch.tensor(3.0))

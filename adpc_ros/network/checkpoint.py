@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from adpc_ros.labels import CLASS_SETS, ClassSet, by_name
 from adpc_ros.network.adaptivity import Adaptivity
-from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.families import NetworkConfig, build_network
 
 _FORMAT = 'adpc_ros 1'
 
@@ -60,7 +61,7 @@ def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
     adaptivity = values.pop('adaptivity', None)
     try:
         for key in ('mean', 'std', 'temperatures'):
-            if key in values:
+            if values.get(key) is not None:
                 values[key] = tuple(values[key])
         return NetworkConfig(
             **values, adaptivity=None if adaptivity is None else Adaptivity(**adaptivity)
@@ -140,7 +141,7 @@ def load(path: str | Path) -> Checkpoint:
             f'{path}: the network has {config.class_count} classes, '
             f'{classes.name} has {classes.count}'
         )
-    network = AnytimeNetwork(config)
+    network = build_network(config)
     _load_exactly(network, tensors, path)
     identity = f'{path.stem}@{_digest(metadata["network"], tensors)}'
     return Checkpoint(network.eval(), classes, identity, info)

@@ -1,5 +1,5 @@
 """
-Exit heads: how a stage's features become class scores.
+HRNet's exit heads: how a stage's features become class scores.
 
 Source: arXiv:2104.00749, section 3.2 and figure 2; indices of layers as in the released code.
 """
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from adpc_ros.network.adaptivity import MaskedConv2d, MaskedSequential
-from adpc_ros.network.hrnet import batch_norm, resize
+from adpc_ros.network.layers import batch_norm, resize
 
 
 class Heads(str, enum.Enum):
-    """Which heads exits 1 to 3 have; the last exit's is always plain."""
+    """Which heads the exits have; of HRNet exits 1 to 3, whose last exit's is always plain."""
 
     NONE = 'none'  # the base network: one exit, the last
-    PLAIN = 'plain'  # EE
+    PLAIN = 'plain'  # EE; of other families their own
     REDESIGNED = 'redesigned'  # RH
 
 

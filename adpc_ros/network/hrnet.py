@@ -1,27 +1,32 @@
 """
-HRNet, the backbone: branches of falling resolution that exchange what they know.
+The family of the paper: HRNet with exits after layer1 and after stages 2, 3 and 4.
 
-Names of modules and parameters are those of the released HRNet and ADP-C checkpoints.
-Source: arXiv:1908.07919 (HRNetV2).
+Branches of falling resolution exchange what they know. Names of modules and parameters are those
+of the released HRNet and ADP-C checkpoints.
+Source: arXiv:1908.07919 (HRNetV2), arXiv:2104.00749 (ADP-C).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d, MaskedSequential
+from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.exits import Heads, join_branches, plain_head, redesigned_head
+from adpc_ros.network.layers import BasicBlock, batch_norm, conv_bn, resize
 
-BN_MOMENTUM = 0.01
+if TYPE_CHECKING:
+    from adpc_ros.network.families import NetworkConfig
+
 STEM_CHANNELS = 64
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Sizes:
     """
     Sizes of one HRNet.
 
@@ -41,48 +46,21 @@ class Architecture:
     stem_blocks: int
     stem_width: int = 64
     head_width: int = 64
+    exit_levels: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
+    size_multiple: ClassVar[int] = 32  # what redesigned heads need
+    heads: ClassVar[tuple[Heads, ...]] = (Heads.REDESIGNED, Heads.PLAIN, Heads.NONE)
 
 
-ARCHITECTURES = {
+SIZES = {
     a.name: a
     for a in (
-        Architecture('hrnet_w18_small_v2', (18, 36, 72, 144), (1, 3, 2), 2, 2),
-        Architecture('hrnet_w18', (18, 36, 72, 144), (1, 4, 3), 4, 4),
-        Architecture('hrnet_w32', (32, 64, 128, 256), (1, 4, 3), 4, 4),
-        Architecture('hrnet_w48', (48, 96, 192, 384), (1, 4, 3), 4, 4, head_width=128),
-        Architecture('hrnet_tiny', (4, 8, 16, 32), (1, 1, 1), 1, 1, stem_width=8, head_width=16),
+        Sizes('hrnet_w18_small_v2', (18, 36, 72, 144), (1, 3, 2), 2, 2),
+        Sizes('hrnet_w18', (18, 36, 72, 144), (1, 4, 3), 4, 4),
+        Sizes('hrnet_w32', (32, 64, 128, 256), (1, 4, 3), 4, 4),
+        Sizes('hrnet_w48', (48, 96, 192, 384), (1, 4, 3), 4, 4, head_width=128),
+        Sizes('hrnet_tiny', (4, 8, 16, 32), (1, 1, 1), 1, 1, stem_width=8, head_width=16),
     )
 }
-
-
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Give a BatchNorm with HRNet's momentum."""
-    return nn.BatchNorm2d(channels, momentum=BN_MOMENTUM)
-
-
-def conv_bn(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    stride: int = 1,
-    relu: bool = True,
-    window: int | None = None,
-) -> MaskedSequential:
-    """Give convolution, BatchNorm and, if asked for, ReLU."""
-    layers: list[nn.Module] = [
-        MaskedConv2d(in_channels, out_channels, kernel_size, stride, window=window),
-        batch_norm(out_channels),
-    ]
-    if relu:
-        layers.append(nn.ReLU(inplace=True))
-    return MaskedSequential(*layers)
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (B, C, h, w) to (B, C, *size) as HRNet does: bilinear, corners not aligned."""
-    if x.shape[2:] == size:
-        return x
-    return functional.interpolate(x, size, mode='bilinear', align_corners=False)
 
 
 def _module_list(modules: Sequence[nn.Module | None]) -> nn.ModuleList:
@@ -113,26 +91,6 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         y = self.relu(y + (x if self.downsample is None else self.downsample(x)))
-        return y
-
-
-class BasicBlock(nn.Module):
-    """The residual block of the branches: two masked 3x3 convolutions."""
-
-    def __init__(self, width: int, window: int | None) -> None:
-        """Build the block."""
-        super().__init__()
-        self.conv1 = MaskedConv2d(width, width, 3, window=window)
-        self.bn1 = batch_norm(width)
-        self.conv2 = MaskedConv2d(width, width, 3, window=window)
-        self.bn2 = batch_norm(width)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor, active: ActiveMap | None) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        y: Tensor = self.relu(self.bn1(self.conv1(x, active)))
-        y = self.bn2(self.conv2(y, active))
-        y = self.relu(y + x)
         return y
 
 
@@ -192,18 +150,20 @@ class ExchangeModule(nn.Module):
         return fused
 
 
-class HRNet(nn.Module):
-    """The backbone as four stages that are called one after the other."""
+class HRNet(AnytimeNetwork):
+    """Stem and layer1 are stage 1; the others are HRNet's own."""
 
-    def __init__(self, architecture: Architecture, window: int | None = None) -> None:
-        """
-        Build stem and stages.
+    ARCHITECTURES = SIZES
 
-        :param architecture: the sizes.
-        :param window: edge of the interpolation window of masked convolutions, None without them.
+    def __init__(self, config: NetworkConfig) -> None:
         """
-        super().__init__()
-        a = architecture
+        Build the network with HRNet's initialisation.
+
+        :param config: the configuration; kept as ``self.config``.
+        """
+        super().__init__(config)
+        a = SIZES[config.architecture]
+        window = config.adaptivity.window if config.adaptivity else None
         self.conv1 = MaskedConv2d(3, STEM_CHANNELS, 3, stride=2)
         self.bn1 = batch_norm(STEM_CHANNELS)
         self.conv2 = MaskedConv2d(STEM_CHANNELS, STEM_CHANNELS, 3, stride=2)
@@ -223,6 +183,22 @@ class HRNet(nn.Module):
             modules = [ExchangeModule(widths, a.blocks, window) for _ in range(module_count)]
             setattr(self, f'stage{stage}', nn.ModuleList(modules))
             before = widths
+        channels = [stem_out, *(sum(a.widths[:n]) for n in (2, 3, 4))]
+        classes, stages = config.class_count, config.stage_count
+        for index in range(1, config.exit_count):
+            head_window = None if index == 1 else window  # exit 1 is never masked
+            if config.heads is Heads.PLAIN:
+                head = plain_head(channels[index - 1], classes, head_window)
+            else:
+                depth = stages - index
+                head = redesigned_head(
+                    channels[index - 1], a.head_width, classes, depth, head_window
+                )
+            setattr(self, f'exit{index}', head)
+        self.last_layer = plain_head(channels[3], classes, window)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
+                nn.init.normal_(module.weight, std=0.001)
 
     @staticmethod
     def _transition(
@@ -246,20 +222,43 @@ class HRNet(nn.Module):
         x = self.layer1(x)
         return x
 
-    def stage(self, stage: int, xs: list[Tensor], active: ActiveMap | None) -> list[Tensor]:
+    def stage(self, index: int, features: list[Tensor], active: ActiveMap | None) -> list[Tensor]:
         """
-        Run the transition into stage 2, 3 or 4 and the stage itself.
+        Run stem and layer1, or the transition into stage 2, 3 or 4 and the stage itself.
 
-        :param stage: 2, 3 or 4.
-        :param xs: the branches of the stage before (layer1's output alone for stage 2).
+        :param index: from 1.
+        :param features: the branches of the stage before; the image for stage 1.
         :param active: positions to compute; None computes all.
-        :return: ``stage`` branches, (B, C_i, H / 2^(2+i), W / 2^(2+i)).
+        :return: ``index`` branches, (B, C_i, H / 2^(2+i), W / 2^(2+i)).
         """
-        transition: nn.ModuleList = getattr(self, f'transition{stage - 1}')
+        if index == 1:
+            return [self.stem(features[0])]
+        transition: nn.ModuleList = getattr(self, f'transition{index - 1}')
         branches = [
-            xs[min(i, len(xs) - 1)] if layer is None else layer(xs[min(i, len(xs) - 1)], active)
+            source if layer is None else layer(source, active)
             for i, layer in enumerate(transition)
+            for source in (features[min(i, len(features) - 1)],)
         ]
-        for module in getattr(self, f'stage{stage}'):
+        for module in getattr(self, f'stage{index}'):
             branches = module(branches, active)
         return branches
+
+    def head(self, index: int) -> nn.Sequential:
+        """Give the head of an exit."""
+        last = index == self.config.stage_count
+        layers: nn.Sequential = self.last_layer if last else getattr(self, f'exit{index}')
+        return layers
+
+    def scores(self, index: int, features: list[Tensor], active: ActiveMap | None) -> Tensor:
+        """Apply an exit's head to the joined branches; gives (B, K, H/4, W/4)."""
+        scores: Tensor = self.head(index)(join_branches(features), active)
+        return scores
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError for redesigned heads and a size that is no multiple of 32."""
+        multiple = Sizes.size_multiple
+        if self.config.heads is Heads.REDESIGNED and (height % multiple or width % multiple):
+            raise ValueError(
+                f'redesigned heads need height and width to be multiples of {multiple}, '
+                f'got {height}x{width}: pad the image'
+            )

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from adpc_ros.network.adaptivity import MaskedConv2d
-from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import NetworkConfig, build_network
 
 GI = 2**30
 # (architecture, heads, masked) at 1024x2048 with 19 classes: the paper's figures, exits 1 to 4
@@ -71,7 +72,7 @@ def exit_costs(config: NetworkConfig, size: tuple[int, int]) -> list[list[ConvCo
     """
     window = config.adaptivity.window**2 if config.adaptivity else 0
     with torch.device('meta'):
-        meta = AnytimeNetwork(dataclasses.replace(config, adaptivity=None)).eval()
+        meta = build_network(dataclasses.replace(config, adaptivity=None)).eval()
     costs: list[ConvCost] = []
 
     def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -116,15 +117,17 @@ def count_shares(
     """
     Count with the same masked share at every resolution.
 
-    :param masked: shares in [0, 1] masked at exits 1, 2 and 3; None counts without masks.
+    :param masked: shares in [0, 1] masked after each exit but the last; None counts without masks.
     :return: cumulative multiply-accumulates of each exit.
-    :raises ValueError: if ``masked`` is not three shares or the network has no adaptivity.
+    :raises ValueError: if ``masked`` is not one share for each exit but the last, or the network
+        has no adaptivity.
     """
-    if masked is not None and (len(masked) != 3 or not all(0 <= m <= 1 for m in masked)):
-        raise ValueError(f'expected 3 masked shares in [0, 1], got {tuple(masked)}')
+    exits = config.stage_count - 1
+    if masked is not None and (len(masked) != exits or not all(0 <= m <= 1 for m in masked)):
+        raise ValueError(f'expected {exits} masked shares in [0, 1], got {tuple(masked)}')
     if masked is not None and config.adaptivity is None:
         raise ValueError('masks need a network with adaptivity: it is None')
-    shares = (1.0, *(1.0 - m for m in masked)) if masked is not None else (1.0,) * 4
+    shares = (1.0, *(1.0 - m for m in masked or (0.0,) * exits))
     return count(exit_costs(config, size), lambda index, _: shares[index - 1])
 
 

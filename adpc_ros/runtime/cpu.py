@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adpc_ros.network.adaptivity import ActiveMap, Criterion
-from adpc_ros.network.anytime import NetworkConfig
+from adpc_ros.network.families import NetworkConfig
 from adpc_ros.runtime import native
 from adpc_ros.runtime.images import Rendered, confident_threshold, padded_size
 from adpc_ros.runtime.lowering import FINEST, NativeOp, Unsupported, lower
@@ -230,7 +230,7 @@ class CpuPlan:
         """
         size = (image.shape[-2], image.shape[-1])
         right = image.dtype == torch.float32 and image.device.type == 'cpu'
-        if image.shape != (1, 3, *padded_size(size)) or not right:
+        if image.shape != (1, 3, *padded_size(size, self.config)) or not right:
             raise ValueError(
                 'expected a (1, 3, H, W) float32 image on the CPU, H and W multiples of 32, '
                 f'got {tuple(image.shape)} {image.dtype} on {image.device}'
@@ -244,7 +244,9 @@ class CpuPlan:
         self, frame: native.Frame, adaptive: bool, active_maps: list[ActiveMap] | None
     ) -> Iterator[ComputedExit | None]:
         size = (frame.height, frame.width)
-        maps = self._maps(active_maps, padded_size(size))  # kept until the end, as the image
+        maps = self._maps(
+            active_maps, padded_size(size, self.config)
+        )  # kept until the end, as the image
         frame.adaptive = 2 if maps else int(adaptive and self.config.adaptivity is not None)
         frame.active[: len(maps)] = [array.ctypes.data for array in maps]
         if max(size) > native.MAX_EDGE:
@@ -256,7 +258,7 @@ class CpuPlan:
             self._exits = []
             if self._call_held('adpc_start', ctypes.byref(frame)):
                 raise MemoryError(f'no memory for an image of {size[0]}x{size[1]} pixels')
-            self._size = padded_size(size)
+            self._size = padded_size(size, self.config)
         before: Rendered | None = None
         macs = 0
         while True:

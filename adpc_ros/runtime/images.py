@@ -1,8 +1,8 @@
 """
 Between camera images and the network: normalised, padded input; class ids and confidence out.
 
-Nothing is resized silently: an image is padded at its right and lower edge to a multiple of 32
-and what comes out is cropped to the image's own size.
+Nothing is resized silently: an image is padded at its right and lower edge to a multiple of what
+the network needs and what comes out is cropped to the image's own size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adpc_ros.network.adaptivity import ActiveMap, Criterion
-from adpc_ros.network.anytime import SIZE_MULTIPLE, NetworkConfig
+from adpc_ros.network.families import NetworkConfig
 
 CONFIDENT = 0.998  # the paper's threshold, where a network has none of its own
 ROWS_PER_BAND = 64  # an image is rendered in bands, each a small unit of work
@@ -42,14 +42,20 @@ class Band(NamedTuple):
     confident_pixels: float
 
 
-def padded_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Give the (H, W) in pixels that an image of a size is padded to."""
-    height, width = (-(-edge // SIZE_MULTIPLE) * SIZE_MULTIPLE for edge in size)
+def padded_size(size: tuple[int, int], config: NetworkConfig) -> tuple[int, int]:
+    """Give the (H, W) in pixels that an image of a size is padded to for a network."""
+    multiple = config.sizes.size_multiple
+    height, width = (-(-edge // multiple) * multiple for edge in size)
     return height, width
 
 
 def confident_threshold(config: NetworkConfig) -> float:
-    """Give the published confidence (0 to 1) from which on a pixel counts as confident."""
+    """
+    Give the published confidence (0 to 1) from which on a pixel counts as confident.
+
+    It is exit 1's threshold, also where classes have thresholds of their own: one number for all
+    pixels, so that shares can be compared.
+    """
     adaptivity = config.adaptivity
     if adaptivity is None or adaptivity.criterion is not Criterion.MAX_PROBABILITY:
         return CONFIDENT
@@ -62,13 +68,13 @@ def to_input(image: NDArray[np.uint8], config: NetworkConfig, device: torch.devi
 
     :param image: (H, W, 3) uint8, RGB.
     :param config: gives mean and standard deviation.
-    :return: (1, 3, H', W') float32 in channels_last order, H' and W' multiples of 32.
+    :return: (1, 3, H', W') float32 in channels_last order, of :func:`padded_size`.
     :raises ValueError: for another shape or dtype.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f'expected an (H, W, 3) uint8 RGB image, got {image.shape} {image.dtype}')
     height, width = image.shape[:2]
-    padded_height, padded_width = padded_size((height, width))
+    padded_height, padded_width = padded_size((height, width), config)
     writable = np.require(image, requirements=('C', 'W'))  # else torch warns
     source = torch.from_numpy(writable).to(device)
     x = torch.zeros((1, 3, padded_height, padded_width), device=device).contiguous(
@@ -95,19 +101,22 @@ def inverse_temperatures(
     It is 1 / T of the exit that computed the cell last, so it is carried over as the scores are.
 
     :param logits: (1, K, h, w) float, this exit's class scores after carry-over.
-    :param exit_index: of the network's own four exits: 4 for a network whose heads are none.
+    :param exit_index: counts stages: the last one's for a network whose heads are none.
     :param active: what this exit computed (True = compute); None for everything.
-    :param before: (1, 1, h, w) float32, the same of the exit before; None at the first one.
+    :param before: (1, 1, h', w') float32, the same of the exit before; None at the first one. A
+        finer exit takes each cell's value from the coarser cell that it lies in.
     :return: (1, 1, h, w) float32; None if all temperatures are 1.
     """
     if not config.calibrated:
         return None
-    inverse = logits.new_full(
-        (1, 1, *logits.shape[2:]), 1.0 / config.temperatures[exit_index - 1], dtype=torch.float32
-    )
+    size = (logits.shape[2], logits.shape[3])
+    temperature = config.temperature_of(exit_index)
+    inverse = logits.new_full((1, 1, *size), 1.0 / temperature, dtype=torch.float32)
     if active is None or before is None:
         return inverse
-    return torch.where(active.at((logits.shape[2], logits.shape[3])), inverse, before)
+    if before.shape[2:] != size:
+        before = functional.interpolate(before, size, mode='nearest')
+    return torch.where(active.at(size), inverse, before)
 
 
 def upsample_rows(logits: Tensor, scale: int, first: int, last: int) -> Tensor:
@@ -136,8 +145,8 @@ def render_bands(
     logits: Tensor,
     size: tuple[int, int],
     into: Rendered,
+    scale: int,
     threshold: float = 1.0,
-    scale: int = 4,
     inverse_temperature: Tensor | None = None,
 ) -> Iterator[Band]:
     """
@@ -149,8 +158,8 @@ def render_bands(
     :param logits: (1, K, h, w) float class scores of a padded image.
     :param size: (H, W) of the image itself, at most ``scale`` times the logits' size.
     :param into: arrays of that size that are filled.
-    :param threshold: pixels at or above this (calibrated) confidence count as confident.
     :param scale: pixels of the padded image for one cell of the logits.
+    :param threshold: pixels at or above this (calibrated) confidence count as confident.
     :param inverse_temperature: (1, 1, h, w) float, positive, as :func:`inverse_temperatures`
         gives it; None for 1 everywhere.
     :return: an iterator over the bands.
@@ -173,7 +182,7 @@ def render_bands(
 def render(
     logits: Tensor,
     size: tuple[int, int],
-    scale: int = 4,
+    scale: int,
     inverse_temperature: Tensor | None = None,
 ) -> tuple[Rendered, float]:
     """
@@ -183,5 +192,5 @@ def render(
     :return: the rendered exit and the mean (calibrated) confidence of its pixels, 0 to 1.
     """
     into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
-    bands = render_bands(logits, size, into, scale=scale, inverse_temperature=inverse_temperature)
+    bands = render_bands(logits, size, into, scale, inverse_temperature=inverse_temperature)
     return into, sum(band.confidence_sum for band in bands) / (size[0] * size[1])

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adpc_ros.network.anytime import EXIT_COUNT
 from adpc_ros.runtime import native
 from adpc_ros.runtime.program import AveragePool, Conv, Join, Program, Step, SumRelu, Upsample
 
@@ -104,6 +103,8 @@ class _Virtual(NamedTuple):
 class _Lowering:
     def __init__(self, program: Program) -> None:
         classes = program.config.class_count
+        if program.config.sizes.exit_levels != (FINEST,) * native.EXITS:
+            raise Unsupported('exits at other scales than 1/4')
         if classes > MAX_CLASSES:
             raise Unsupported(f'{classes} classes, at most {MAX_CLASSES} are')
         self.result = Lowered([Slot(0, (3,)), Slot(FINEST, (classes,), True)])
@@ -297,6 +298,3 @@ def _spread(weight: Tensor, parts: Sequence[int]) -> Tensor:
         gap = -piece.shape[1] % OCTET
         pieces += [piece, piece.new_zeros(len(weight), gap, *weight.shape[2:])]
     return torch.cat(pieces, dim=1)
-
-
-assert native.EXITS == EXIT_COUNT

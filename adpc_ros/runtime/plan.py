@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adpc_ros.network.adaptivity import ActiveMap
-from adpc_ros.network.anytime import AnytimeNetwork, NetworkConfig
+from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.families import NetworkConfig
+from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.images import Rendered
-from adpc_ros.runtime.program import Program, compile_network
+from adpc_ros.runtime.program import Program
 
 log = logging.getLogger(__name__)
 

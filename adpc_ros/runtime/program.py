@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from adpc_ros.network.adaptivity import MaskedConv2d, fill_taps
-from adpc_ros.network.anytime import EXIT_COUNT, AnytimeNetwork, NetworkConfig
-from adpc_ros.network.exits import Heads
-from adpc_ros.network.hrnet import Bottleneck
+from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.families import NetworkConfig
+from adpc_ros.network.layers import BasicBlock
 from adpc_ros.network.macs import conv_macs
 
 _TAP_MATTERS = 1e-9  # of the largest weight off the centre; less is below float32's resolution
@@ -24,12 +24,13 @@ _TAP_MATTERS = 1e-9  # of the largest weight off the centre; less is below float
 @dataclass(frozen=True, eq=False)
 class Conv:
     """
-    A convolution with its BatchNorm, residual sum and ReLU, padded to keep the size at stride 1.
+    A convolution with its BatchNorm, residual sum and ReLU; (k - 1) // 2 cells of padding.
 
     Inputs: x, or x and residual. Output: relu(fill(conv(x) + bias) + shift + residual), where the
     fill is that of the inactive positions.
 
-    :param weight: (Cout, Cin, k, k) float32 on the CPU, times BatchNorm's scale.
+    :param weight: (Cout, Cin, k, k) float32 on the CPU, times BatchNorm's scale; (C, 1, k, k) of
+        a depthwise convolution.
     :param bias: (Cout,) float32, the convolution's own, times BatchNorm's scale.
     :param shift: (Cout,) float32, BatchNorm's, which comes after the interpolation.
     :param stride: in cells.
@@ -38,6 +39,7 @@ class Conv:
         a separable window (:func:`adpc_ros.network.adaptivity.fill_taps`); None for a layer that
         is never masked.
     :param window: cells of the whole interpolation window, 0 without one.
+    :param depthwise: True if each channel is filtered by itself.
     """
 
     weight: Tensor
@@ -47,6 +49,7 @@ class Conv:
     relu: bool
     taps: Tensor | None
     window: int
+    depthwise: bool = False
 
     def macs(self, size: tuple[int, int], active_share: float) -> int:
         """
@@ -119,15 +122,6 @@ class Program:
         return frees
 
 
-def compile_network(network: AnytimeNetwork) -> Program:
-    """
-    Write down a network's operations; its later changes do not reach the program.
-
-    :param network: trained, on any device; described as it is in evaluation mode.
-    """
-    return Program(network.config, tuple(_Compiler(network).steps))
-
-
 def _fold(conv: MaskedConv2d, norm: nn.BatchNorm2d | None, relu: bool) -> Conv:
     """
     Fold the normalisation, in double precision.
@@ -150,7 +144,13 @@ def _fold(conv: MaskedConv2d, norm: nn.BatchNorm2d | None, relu: bool) -> Conv:
     if hasattr(conv, 'square_dis'):
         taps = _taps_that_matter(fill_taps(conv.Lambda.detach(), conv.square_dis).cpu().float())
         window = conv.square_dis.numel()
-    return Conv(weight.float(), bias.float(), shift.float(), conv.stride[0], relu, taps, window)
+    depthwise = conv.groups > 1
+    if depthwise and not conv.groups == conv.in_channels == conv.out_channels:
+        raise ValueError(f'expected a plain or a depthwise convolution, got {conv}')
+    return Conv(
+        *(weight.float(), bias.float(), shift.float(), conv.stride[0], relu, taps, window),
+        depthwise,
+    )
 
 
 def _taps_that_matter(taps: Tensor) -> Tensor:
@@ -161,19 +161,34 @@ def _taps_that_matter(taps: Tensor) -> Tensor:
     return taps[middle - reach : middle + reach + 1].clone()
 
 
-class _Compiler:
-    """Walks through a network in order of execution and writes down the steps."""
+class Writer:
+    """Writes down the steps of a network, in order of execution."""
 
     def __init__(self, network: AnytimeNetwork) -> None:
+        """
+        Begin a program.
+
+        :param network: gives the names of layers and the configuration.
+        """
         self.steps: list[Step] = []
-        self.names = {module: name for name, module in network.named_modules()}
-        self.exit_index = 1 if network.config.heads is not Heads.NONE else EXIT_COUNT
-        self.slots = 1
-        self.network(network)
+        self.config = network.config
+        self.exit_index = 1
+        self._names = {module: name for name, module in network.named_modules()}
+        self._slots = 1
+
+    def program(self) -> Program:
+        """Give what was written."""
+        return Program(self.config, tuple(self.steps))
+
+    def name_of(self, module: nn.Module) -> str:
+        """Give a layer's name in the network."""
+        name: str = self._names[module]
+        return name
 
     def add(self, name: str, operation: Operation, *inputs: int, gives_exit: bool = False) -> int:
-        slot = self.slots
-        self.slots += 1
+        """Write a step of the exit at hand; gives the slot of its output."""
+        slot = self._slots
+        self._slots += 1
         self.steps.append(Step(name, self.exit_index, operation, inputs, slot, gives_exit))
         return slot
 
@@ -185,68 +200,38 @@ class _Compiler:
         *inputs: int,
         gives_exit: bool = False,
     ) -> int:
+        """Write a convolution with the BatchNorm that follows it."""
         folded = _fold(conv, norm, relu)
-        return self.add(self.names[conv], folded, *inputs, gives_exit=gives_exit)
+        return self.add(self.name_of(conv), folded, *inputs, gives_exit=gives_exit)
 
-    def sequence(self, layers: nn.Sequential, x: int, gives_exit: bool = False) -> int:
+    def sequence(
+        self, layers: nn.Module, x: int, residual: int | None = None, gives_exit: bool = False
+    ) -> int:
+        """
+        Write layers that follow one another.
+
+        :param residual: is added by the last of them, a convolution.
+        :param gives_exit: the last of them, a convolution, gives an exit's class scores.
+        """
         flat = [m for m in layers.modules() if not isinstance(m, nn.Sequential)]
+        convs = [m for m in flat if isinstance(m, MaskedConv2d)]
         for i, layer in enumerate(flat):
             if isinstance(layer, MaskedConv2d):
                 after = flat[i + 1 : i + 3]
                 norm = after[0] if after and isinstance(after[0], nn.BatchNorm2d) else None
                 relu = len(after) > 1 and norm is not None and isinstance(after[1], nn.ReLU)
-                last = gives_exit and layer is flat[-1]
-                x = self.conv(layer, norm, relu, x, gives_exit=last)
+                last = layer is convs[-1]
+                inputs = (x,) if residual is None or not last else (x, residual)
+                x = self.conv(layer, norm, relu, *inputs, gives_exit=gives_exit and last)
             elif isinstance(layer, nn.AvgPool2d):
                 assert layer.kernel_size == 2
-                x = self.add(self.names[layer], AveragePool(), x)
+                x = self.add(self.name_of(layer), AveragePool(), x)
             elif isinstance(layer, nn.Upsample):
                 assert (layer.scale_factor, layer.mode) == (2, 'bilinear')
-                x = self.add(self.names[layer], Upsample(), x)
+                x = self.add(self.name_of(layer), Upsample(), x)
         return x
 
-    def network(self, network: AnytimeNetwork) -> None:
-        x = self.conv(network.conv1, network.bn1, True, 0)
-        x = self.conv(network.conv2, network.bn2, True, x)
-        for block in network.layer1:
-            assert isinstance(block, Bottleneck)
-            shortcut = x if block.downsample is None else self.sequence(block.downsample, x)
-            y = self.conv(block.conv1, block.bn1, True, x)
-            y = self.conv(block.conv2, block.bn2, True, y)
-            x = self.conv(block.conv3, block.bn3, True, y, shortcut)
-        branches = [x]
-        heads = network.config.heads
-        for index in range(1, EXIT_COUNT + 1):
-            if index > 1:
-                branches = self.stage(network, index, branches)
-            if index < EXIT_COUNT and heads is Heads.NONE:
-                continue
-            joined = branches[0]
-            if len(branches) > 1:
-                joined = self.add(f'exit{index}.join', Join(), *branches)
-            head = network.last_layer if index == EXIT_COUNT else getattr(network, f'exit{index}')
-            self.sequence(head, joined, gives_exit=True)
-            self.exit_index += 1
-
-    def stage(self, network: AnytimeNetwork, stage: int, xs: list[int]) -> list[int]:
-        branches = []
-        for i, layer in enumerate(getattr(network, f'transition{stage - 1}')):
-            source = xs[min(i, len(xs) - 1)]
-            branches.append(source if layer is None else self.sequence(layer, source))
-        for module in getattr(network, f'stage{stage}'):
-            ys = []
-            for x, blocks in zip(branches, module.branches):
-                for block in blocks:
-                    y = self.conv(block.conv1, block.bn1, True, x)
-                    x = self.conv(block.conv2, block.bn2, True, y, x)
-                ys.append(x)
-            branches = []
-            for target, layers in enumerate(module.fuse_layers):
-                terms = [
-                    y if layer is None else self.sequence(layer, y) for y, layer in zip(ys, layers)
-                ]
-                # the target's own term comes first: it has the size that the others get
-                terms.insert(0, terms.pop(target))
-                name = f'{self.names[module]}.fuse{target}'
-                branches.append(self.add(name, SumRelu(), *terms))
-        return branches
+    def block(self, block: BasicBlock, x: int) -> int:
+        """Write a residual block."""
+        y = self.conv(block.conv1, block.bn1, True, x)
+        return self.conv(block.conv2, block.bn2, True, y, x)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adpc_ros.network.exits import join_branches
-from adpc_ros.network.hrnet import resize
+from adpc_ros.network.layers import resize
 from adpc_ros.runtime.fill import RingMap, fill_, ring_weights
 from adpc_ros.runtime.program import AveragePool, Conv, Join, Operation, SumRelu, Upsample
 
@@ -53,7 +53,9 @@ class TorchConv:
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias = (conv.bias + conv.shift).to(device, dtype)
         self.shift = conv.shift.to(device)
-        self.stride, self.padding, self.relu = conv.stride, conv.weight.shape[2] // 2, conv.relu
+        self.stride, self.relu = conv.stride, conv.relu
+        self.padding = (conv.weight.shape[2] - 1) // 2
+        self.groups = len(conv.weight) if conv.depthwise else 1
         self.reach = 0
         if conv.taps is not None:
             self.reach = len(conv.taps) // 2
@@ -74,7 +76,7 @@ class TorchConv:
 
     def convolve(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         """Convolve all positions, add the residual and apply ReLU, where asked for."""
-        y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
         if residual is not None:
             y = y.add_(residual)
         return y.relu_() if relu else y
@@ -91,7 +93,7 @@ class OneDnnConv(TorchConv):
     def __init__(self, conv: Conv, device: torch.device, dtype: torch.dtype) -> None:
         """Take over the parameters; the weights are arranged when the input's size is known."""
         super().__init__(conv, device, dtype)
-        self.edges = [self.padding] * 2, [self.stride] * 2, [1, 1], 1  # dilation and groups: 1
+        self.edges = [self.padding] * 2, [self.stride] * 2, [1, 1], self.groups  # dilation: 1
         self.arranged: Tensor | None = None
         self.arranged_for: torch.Size | None = None
 

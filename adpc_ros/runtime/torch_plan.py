@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adpc_ros.network.adaptivity import ActiveMap, active_positions
-from adpc_ros.network.anytime import EXIT_COUNT, NetworkConfig
+from adpc_ros.network.families import NetworkConfig
+from adpc_ros.network.layers import resize
 from adpc_ros.runtime.fill import RingMap
 from adpc_ros.runtime.images import (
     Rendered,
@@ -31,9 +32,9 @@ class Done(NamedTuple):
     A step that was executed.
 
     ``shape`` (1, C, H, W) of its output; ``share`` (0 to 1) of the active positions at that size;
-    ``macs`` is the sum of multiply-accumulates so far. ``logits`` (1, K, H/4, W/4) float32, after
+    ``macs`` is the sum of multiply-accumulates so far. ``logits`` (1, K, h, w) float32, after
     carry-over, is given by the step that completes an exit; ``active_share`` (0 to 1) is what the
-    next exit will compute of that resolution. ``inverse_temperature`` (1, 1, H/4, W/4) float32
+    next exit will compute of that resolution. ``inverse_temperature`` (1, 1, h, w) float32
     comes with the logits, unless all temperatures are 1.
     """
 
@@ -118,8 +119,9 @@ class TorchPlan:
         into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
         total = confident = 0.0
         threshold = confident_threshold(self.config)
+        scale = 2 ** self.config.sizes.exit_levels[done.step.exit_index - 1]
         for band in render_bands(
-            done.logits, size, into, threshold, inverse_temperature=done.inverse_temperature
+            done.logits, size, into, scale, threshold, done.inverse_temperature
         ):
             total += band.confidence_sum
             confident += band.confident_pixels
@@ -160,10 +162,9 @@ class TorchPlan:
         """
         Execute step by step; nothing runs that is not asked for.
 
-        :param image: (1, 3, H, W) float32, normalised, on the plan's device; H and W multiples
-            of 32.
+        :param image: (1, 3, H, W) float32, normalised, on the plan's device; of a padded size.
         :param adaptive: False computes every position.
-        :param active_maps: given, these three rule stages 2, 3 and 4.
+        :param active_maps: given, one for each exit but the last, these rule the stages after.
         :return: an iterator over the steps; dropping it cancels what is left.
         :raises ValueError: for active maps without adaptivity.
         """
@@ -192,13 +193,14 @@ class TorchPlan:
                 continue
             y = y.float()
             if active is not None and carried is not None:
-                y = torch.where(active.at(size), y, carried)
+                y = torch.where(active.at(size), y, resize(carried, size))
             carried = y
             inverse = inverse_temperatures(y, self.config, step.exit_index, active, inverse)
-            if step.exit_index < EXIT_COUNT and active_maps is not None:
+            last = step.exit_index == self.config.stage_count
+            if not last and active_maps is not None:
                 active = RingMap(active_maps[step.exit_index - 1].at(size))
-            elif step.exit_index < EXIT_COUNT and adaptivity is not None:
-                threshold = adaptivity.thresholds[step.exit_index - 1]
+            elif not last and adaptivity is not None:
+                threshold = adaptivity.thresholds_of(step.exit_index)
                 positions = active_positions(y, adaptivity.criterion, threshold)
                 if active is not None:
                     positions &= active.at(size)

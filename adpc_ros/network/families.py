@@ -1,0 +1,121 @@
+"""The families of networks, and the configuration that names one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.network.anytime import AnytimeNetwork, Architecture
+from adpc_ros.network.coarse import CoarseToFine
+from adpc_ros.network.exits import Heads
+from adpc_ros.network.hrnet import HRNet
+
+FAMILIES: tuple[type[AnytimeNetwork], ...] = (HRNet, CoarseToFine)
+ARCHITECTURES: dict[str, Architecture] = {
+    name: architecture
+    for family in FAMILIES
+    for name, architecture in family.ARCHITECTURES.items()
+}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """
+    All that is needed to build a network and to feed it.
+
+    :param architecture: a key of :data:`ARCHITECTURES`.
+    :param heads: which exit heads; None for the family's own choice.
+    :param class_count: number of classes.
+    :param adaptivity: None for a network without masked convolutions.
+    :param mean: RGB mean of the training images, on a scale of 0 to 1.
+    :param std: RGB standard deviation, likewise.
+    :param temperatures: one for each stage: what its exit's class scores are divided by before the
+        confidence that is published; 1.0 changes nothing. Scores, active maps and class ids know
+        nothing of it. A network whose heads are none uses the last. None for 1.0 everywhere.
+    :raises ValueError: for an unknown architecture or head, heads or thresholds that the network
+        does not have, fewer than two classes, a mean or standard deviation that is not three
+        numbers (the latter positive), or temperatures that are not positive finite numbers, in
+        the range of normal float32 numbers.
+    """
+
+    architecture: str
+    heads: Heads = None  # type: ignore[assignment]  # set on construction
+    class_count: int = 19
+    adaptivity: Adaptivity | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    temperatures: tuple[float, ...] = None  # type: ignore[assignment]  # likewise
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f'unknown architecture {self.architecture!r}: expected one of '
+                f'{", ".join(sorted(ARCHITECTURES))}'
+            )
+        known = self.sizes.heads
+        heads: Heads | None = self.heads
+        object.__setattr__(self, 'heads', known[0] if heads is None else Heads(heads))
+        if self.heads not in known:
+            raise ValueError(
+                f'{self.architecture}: expected heads {" or ".join(h.value for h in known)}, '
+                f'got {self.heads.value}'
+            )
+        if self.class_count < 2:
+            raise ValueError(f'expected at least 2 classes, got {self.class_count}')
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+            raise ValueError(f'expected 3 means and 3 positive std, got {self.mean}, {self.std}')
+        if self.adaptivity is not None:
+            if self.heads is Heads.NONE:
+                raise ValueError('adaptivity needs early exits: heads is none')
+            adaptivity = self.adaptivity.for_network(self.stage_count, self.class_count)
+            object.__setattr__(self, 'adaptivity', adaptivity)
+        given: tuple[float, ...] | None = self.temperatures
+        temperatures = tuple(float(t) for t in given or (1.0,) * self.stage_count)
+        object.__setattr__(self, 'temperatures', temperatures)
+        normal = torch.finfo(torch.float32)  # the inverse of a smaller one would not be finite
+        if len(temperatures) != self.stage_count or not all(
+            normal.tiny <= t <= normal.max for t in temperatures
+        ):
+            raise ValueError(
+                f'expected {self.stage_count} positive finite temperatures, got {temperatures}'
+            )
+
+    @property
+    def sizes(self) -> Architecture:
+        """The architecture's sizes."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def stage_count(self) -> int:
+        """Number of stages; the last one always has an exit."""
+        return len(self.sizes.exit_levels)
+
+    @property
+    def exit_count(self) -> int:
+        """Number of exits: one for each stage, or 1 if heads is none."""
+        return 1 if self.heads is Heads.NONE else self.stage_count
+
+    def has_exit(self, stage: int) -> bool:
+        """Tell whether a stage, counted from 1, ends with an exit."""
+        return self.heads is not Heads.NONE or stage == self.stage_count
+
+    def temperature_of(self, stage: int) -> float:
+        """Give the temperature of a stage's exit, counted from 1."""
+        return self.temperatures[stage - 1]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether any temperature changes what is published."""
+        return any(t != 1.0 for t in self.temperatures)
+
+
+def build_network(config: NetworkConfig) -> AnytimeNetwork:
+    """Build the network of a configuration, with its family's initialisation."""
+    for family in FAMILIES:
+        if config.architecture in family.ARCHITECTURES:
+            return family(config)
+    raise AssertionError(config.architecture)  # the configuration has seen to it
