@@ -21,12 +21,13 @@ typedef struct adpc_plan adpc_plan;
 
 enum { ADPC_CONV = 0, ADPC_RESAMPLE = 1, ADPC_HEAD = 2 };
 enum { ADPC_FLOAT32 = 0, ADPC_BFLOAT16 = 1 };
-enum { ADPC_IMAGE = 0, ADPC_SCORES = 1 };  /* slots that every plan has */
+enum { ADPC_IMAGE = 0, ADPC_SCORES = 1 };  /* slots that every plan has; the first exit's scores */
 enum { ADPC_FINISHED = -1, ADPC_PAUSED = 0 };  /* of adpc_run; else an exit, from 1 */
-#define ADPC_VERSION 2 /* of this interface */
+#define ADPC_VERSION 3 /* of this interface */
 #define ADPC_MAX_EDGE 16384 /* pixels */
 #define ADPC_MAX_SOURCES 4
-#define ADPC_EXITS 4
+#define ADPC_MAX_EXITS 8
+#define ADPC_MAX_LEVEL 7 /* log2 of the coarsest scale */
 
 typedef struct {
   int32_t kind;
@@ -40,17 +41,20 @@ typedef struct {
   /* CONV: output = relu(conv(input) + bias + shift + residual).
    * HEAD: h = relu(1x1 conv(input) + bias + shift + upsampled sources); output = 1x1 conv(h). */
   int32_t input, residual; /* slots; residual may be -1 */
-  int32_t kernel, stride;
+  int32_t kernel, stride;  /* (kernel - 1) / 2 cells of zeros around the input */
+  int32_t depthwise;       /* CONV: each channel by itself; never masked, without residual */
   int32_t reach;           /* of the interpolation at inactive positions; 0: none is read */
   int32_t window_edge;     /* of `window` */
-  const float *weight;     /* (out, in, kernel, kernel) */
+  const float *weight;     /* (out, in, kernel, kernel); depthwise: (out, kernel, kernel) */
   const float *bias;       /* (out): interpolated together with the convolution */
   const float *shift;      /* (out): added after the interpolation */
   const float *window;     /* (window_edge, window_edge) */
   int32_t head_channels;   /* HEAD: channels of h, `out` above */
   const float *head_weight, *head_bias; /* HEAD: (classes, head_channels), (classes) */
   /* RESAMPLE: output = relu(sum of sources), or the sources side by side, each padded to eight
-   * channels. A pooled source is averaged over 2x2 cells of twice the output's resolution. */
+   * channels. A pooled source is averaged over 2x2 cells of twice the output's resolution.
+   * One that gives no exit and whose output another operation gives exits in carries class scores
+   * over to a finer scale; it runs only if something is masked. */
   int32_t source_count, pooled, concatenate;
   int32_t sources[ADPC_MAX_SOURCES]; /* slots */
 } adpc_op;
@@ -63,30 +67,35 @@ typedef struct {
   int32_t red, green, blue; /* offsets in a pixel */
   int32_t height, width;    /* pixels */
   int32_t adaptive; /* 0: every position, 1: as scores and thresholds say, 2: as `active` */
-  /* (rows, columns) of the scores, each within the one before */
-  const uint8_t *active[ADPC_EXITS - 1];
+  /* of each exit but the last: (rows, columns) of its scores, each within the one before */
+  const uint8_t *active[ADPC_MAX_EXITS - 1];
 } adpc_frame;
 
 typedef struct {
   double confidence_sum;   /* of the image's pixels, as rendered */
   int64_t confident_pixels;
-  int64_t active[4];       /* positions at 1/4, 1/8, 1/16, 1/32 that the next exit computes */
+  int64_t active[4];       /* positions at 1/4, 1/8, 1/16, 1/32 that the next exit computes; at
+                              levels where nothing is masked all of them */
   int64_t needed[4];       /* with the inactive ones that are read */
   int64_t positions[4];
 } adpc_exit;
 
 /* Sizes of the structures and the version, for a caller who declares them anew. */
 ADPC_API int64_t adpc_layout(void);
-/* isa: NULL for the best there is. table: (3, 256) normalised value of each byte, RGB.
- * temperatures: of each exit, positive; what is rendered as confidence is the probability by the
+/* isa: NULL for the best there is. exits: their number. level: log2 of the scale of the first
+ * exit's scores, 2 or 3 as those of all. multiple: what images are padded to multiples of, in
+ * pixels. thresholds: (exits - 1, classes), that of the highest class holds.
+ * table: (3, 256) normalised value of each byte, RGB. temperatures: of each exit, positive; what is rendered as confidence is the probability by the
  * scores divided by that of the exit that computed them last. The gate and the class ids take the
  * scores as they are. Returns NULL and says why in `error`. */
 ADPC_API adpc_plan *adpc_create(const char *isa, int32_t type, int32_t threads, int32_t classes,
-                                int32_t entropy, const float *thresholds,
-                                const float *temperatures, float confident, const float *table,
-                                char *error, int32_t error_size);
+                                int32_t exits, int32_t level, int32_t multiple, int32_t entropy,
+                                const float *thresholds, const float *temperatures,
+                                float confident, const float *table, char *error,
+                                int32_t error_size);
 ADPC_API void adpc_destroy(adpc_plan *plan);
-/* A feature map of the image's size divided by 2^level. Returns its slot, or -1 without memory. */
+/* A feature map of the image's size divided by 2^level, rounded up. Returns its slot, or -1
+ * without memory. */
 ADPC_API int32_t adpc_add_slot(adpc_plan *plan, int32_t channels, int32_t level, int32_t type);
 /* Returns 0, or -1 without memory. */
 ADPC_API int32_t adpc_add_op(adpc_plan *plan, const adpc_op *op);
@@ -100,7 +109,7 @@ ADPC_API int32_t adpc_run(adpc_plan *plan, double slice_s, uint8_t *ids, uint8_t
                           const uint8_t *previous_ids, const uint8_t *previous_confidence);
 ADPC_API void adpc_interrupt(adpc_plan *plan);
 ADPC_API void adpc_last_exit(const adpc_plan *plan, adpc_exit *result);
-/* Class scores as (classes, rows, columns). */
+/* Class scores of the last exit, as (classes, rows, columns). */
 ADPC_API void adpc_read_scores(const adpc_plan *plan, float *scores);
 /* Seconds that the current frame has taken: of each step (the highest `step` of an operation
  * says how many), then of the input, then of each exit's rendering and each exit's gate. */

@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "kernels/convolution.h"
+#include "kernels/depthwise.h"
 #include "kernels/ends.h"
 #include "kernels/interpolation.h"
 
@@ -13,7 +14,7 @@
 namespace adpc {
 
 const Kernels* ADPC_PASTE(kernels_, ADPC_ISA)() {
-  static const Kernels table = {ADPC_QUOTE(ADPC_ISA), kChunkMacs, packed_bytes, pack, conv, tile,
+  static const Kernels table = {ADPC_QUOTE(ADPC_ISA), kChunkMacs, packed_bytes, pack, conv, tile, depthwise,
                                 border, resample, input, render, gate};
   return &table;
 }

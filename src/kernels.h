@@ -43,7 +43,7 @@ struct ConvArgs {
   float* donors;                 // (donors, octets * 8)
   const void* weights;           // packed
   const float* bias;             // (octets * 8)
-  int kernel, stride;            // 1 or 3; 1 or 2
+  int kernel, stride;            // (kernel - 1) / 2 cells of zeros around the input
   int in_channels;               // even for bfloat16
   int octets;                    // of output channels
   bool relu;
@@ -106,13 +106,14 @@ struct InputArgs {
   const float* table;            // (3, 256): normalised value of each byte
 };
 
-// Class scores to class ids and confidence at full size, four times the cells on either axis.
+// Class scores to class ids and confidence at full size.
 struct RenderArgs {
   View scores;                   // float32
   const float* inverse_temperature;  // (rows, columns) or null: 1; for the confidence alone
   int classes;
   int rows, columns;             // cells
-  int height, width;             // pixels, at most four times the cells
+  int scale;                     // pixels for one cell on either axis: 4 or 8
+  int height, width;             // pixels, at most those of the cells
   const uint8_t* changed;        // (rows, columns) or null: all
   uint8_t* ids;                  // (height, width)
   uint8_t* confidence;           // (height, width)
@@ -130,7 +131,7 @@ struct GateArgs {
   uint8_t* active;               // (rows, columns)
   int columns;
   bool entropy;
-  float threshold;
+  const float* thresholds;       // of each class
 };
 
 struct Kernels {
@@ -142,6 +143,8 @@ struct Kernels {
                void* packed);
   void (*conv)(Type in, Type out, const ConvArgs& args, int first, int last);
   int (*tile)(int octets);       // positions that are computed together
+  // each channel by itself; weights (taps, octets * 8) float32; no residual, no donors
+  void (*depthwise)(Type type, const ConvArgs& args, int first, int last);
   void (*border)(Type type, const BorderArgs& args, int first, int last);
   void (*resample)(Type type, const ResampleArgs& args, int first, int last);
   void (*input)(Type type, const InputArgs& args, int first_row, int last_row);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 
 namespace adpc {
 namespace {
@@ -28,15 +29,15 @@ void for_inputs(const adpc_op& spec, Each each) {
 }
 
 void clear_edges(const Slot& slot, int height, int width) {
-  const int rows = height >> slot.level, columns = width >> slot.level;
-  const size_t cell = slot.stride * size_of(slot.type);
+  const int rows = cells_of(height, slot.level), columns = cells_of(width, slot.level);
+  const size_t cell = slot.stride * size_of(slot.type), side = slot.margin * cell;
   const size_t row = static_cast<size_t>(slot.view.pitch) * cell;
-  char* first = static_cast<char*>(slot.view.data) - row - cell;
-  std::memset(first, 0, row);
-  std::memset(first + (rows + 1) * row, 0, row);
-  for (int y = 1; y <= rows; ++y) {
-    std::memset(first + y * row, 0, cell);
-    std::memset(first + y * row + (columns + 1) * cell, 0, cell);
+  char* first = static_cast<char*>(slot.view.data) - slot.margin * row - side;
+  std::memset(first, 0, slot.margin * row);
+  std::memset(first + (slot.margin + rows) * row, 0, slot.margin * row);
+  for (int y = slot.margin; y < slot.margin + rows; ++y) {
+    std::memset(first + y * row, 0, side);
+    std::memset(first + y * row + side + columns * cell, 0, side);
   }
 }
 
@@ -56,15 +57,21 @@ void Buffer::reserve(size_t bytes) {
   bytes_ = rounded;
 }
 
-Layout::Layout(const Kernels* kernels, Type type, int classes)
+Layout::Layout(const Kernels* kernels, Type type, int classes, int scores_level)
     : kernels_(kernels), type_(type), classes_(classes) {
   add_slot(3, 0, type);
   slots_[ADPC_IMAGE].stride = 4;
-  add_slot(classes, kFinest, kFloat32);
+  add_slot(classes, scores_level, kFloat32);
 }
 
 int Layout::add_slot(int channels, int level, Type type) {
-  slots_.push_back({channels, level, type, octets_of(channels) * kOctet, {}, 0});
+  if (level < 0 || level > ADPC_MAX_LEVEL) throw std::out_of_range("level");
+  Slot slot{};
+  slot.channels = channels;
+  slot.level = level;
+  slot.type = type;
+  slot.stride = octets_of(channels) * kOctet;
+  slots_.push_back(slot);
   return static_cast<int>(slots_.size()) - 1;
 }
 
@@ -72,7 +79,9 @@ void Layout::add_op(const adpc_op& spec) {
   ops_.emplace_back();
   Op& op = ops_.back();
   op.spec = spec;
-  const Slot& out = slots_[spec.output];
+  Slot& out = slots_[spec.output];
+  if (spec.gives_exit) out.scores = true;
+  if (spec.masked) masked_levels_ = std::max(masked_levels_, out.level - kFinest + 1);
   op.octets = octets_of(out.channels);
   if (spec.kind == ADPC_RESAMPLE) {
     if (spec.shift) op.bias_and_shift = padded(spec.shift, out.channels);
@@ -81,13 +90,20 @@ void Layout::add_op(const adpc_op& spec) {
     const int out_channels = spec.kind == ADPC_HEAD ? spec.head_channels : out.channels;
     const int taps = spec.kernel * spec.kernel;
     op.octets = octets_of(out_channels);
-    op.in_channels = slots_[spec.input].channels;
+    Slot& in = slots_[spec.input];
+    in.margin = std::max(in.margin, (spec.kernel - 1) / 2);
+    op.in_channels = in.channels;
     op.bias = padded(spec.bias, out_channels);
     op.shift = padded(spec.shift, out_channels);
     op.bias_and_shift = op.bias;
     for (size_t i = 0; i < op.shift.size(); ++i) op.bias_and_shift[i] += op.shift[i];
-    pack(op.weight, spec.weight, taps, out_channels, op.in_channels);
-    op.macs = static_cast<double>(taps) * op.in_channels * op.octets * kOctet;
+    if (spec.depthwise) {
+      pack_depthwise(op.weight, spec.weight, taps, out_channels);
+      op.macs = 4.0 * taps * op.octets * kOctet;  // of the time: it waits for memory
+    } else {
+      pack(op.weight, spec.weight, taps, out_channels, op.in_channels);
+      op.macs = static_cast<double>(taps) * op.in_channels * op.octets * kOctet;
+    }
     if (spec.kind == ADPC_HEAD) {
       pack(op.head_weight, spec.head_weight, 1, classes_, out_channels);
       op.head_bias = padded(spec.head_bias, classes_);
@@ -110,6 +126,15 @@ void Layout::pack(Buffer& to, const float* weight, int taps, int out, int in) {
   kernels_->pack(type_, weight, taps, out, in, to.data());
 }
 
+void Layout::pack_depthwise(Buffer& to, const float* weight, int taps, int channels) {
+  const size_t width = static_cast<size_t>(octets_of(channels)) * kOctet;
+  to.reserve(taps * width * sizeof(float));
+  float* packed = reinterpret_cast<float*>(to.data());
+  std::fill(packed, packed + taps * width, 0.0f);
+  for (int tap = 0; tap < taps; ++tap)
+    for (int c = 0; c < channels; ++c) packed[tap * width + c] = weight[c * taps + tap];
+}
+
 // Slots that are never needed at the same time share a buffer, if it has the same geometry, so
 // that the zeros around the map stay.
 void Layout::share_buffers() {
@@ -121,7 +146,8 @@ void Layout::share_buffers() {
   buffers_.clear();
   auto same = [&](size_t buffer, const Slot& slot) {
     const Slot& shape = slots_[buffers_[buffer]];
-    return shape.level == slot.level && shape.type == slot.type && shape.stride == slot.stride;
+    return shape.level == slot.level && shape.type == slot.type && shape.stride == slot.stride &&
+           shape.margin == slot.margin;
   };
   std::vector<size_t> free;
   auto take = [&](int index) {
@@ -135,19 +161,20 @@ void Layout::share_buffers() {
     slot.buffer = buffers_.size();
     buffers_.push_back(index);
   };
-  take(ADPC_IMAGE);
-  take(ADPC_SCORES);
+  for (int i = 0; i < static_cast<int>(slots_.size()); ++i)
+    if (i == ADPC_IMAGE || slots_[i].scores) take(i);
   for (int i = 0; i < count; ++i) {
     const adpc_op& spec = ops_[i].spec;
     const int residual = spec.kind == ADPC_CONV ? spec.residual : -1;
     const bool in_place = residual >= 0 && last[residual] == i &&
-                          slots_[residual].stride == slots_[spec.output].stride;
-    if (spec.output != ADPC_SCORES) {
+                          slots_[residual].stride == slots_[spec.output].stride &&
+                          slots_[residual].margin == slots_[spec.output].margin;
+    if (!slots_[spec.output].scores) {
       if (in_place) slots_[spec.output].buffer = slots_[residual].buffer;
       else take(spec.output);
     }
     for_inputs(spec, [&](int slot) {
-      if (last[slot] != i || slot == ADPC_SCORES || (in_place && slot == residual)) return;
+      if (last[slot] != i || slots_[slot].scores || (in_place && slot == residual)) return;
       if (std::find(free.begin(), free.end(), slots_[slot].buffer) == free.end())
         free.push_back(slots_[slot].buffer);
     });
@@ -172,12 +199,13 @@ void Layout::resize(int height, int width, int threads) {
   height_ = width_ = 0;  // should memory be missing, the next frame tries again
   place_slots(height, width);
   place_scratch(height, width, threads);
-  for (int level = 1; level < kFinest + kLevels; ++level) {
+  for (int level = 1; level <= ADPC_MAX_LEVEL; ++level) {
     auto& positions = all_[level];
+    const int rows = cells_of(height, level), columns = cells_of(width, level);
     positions.clear();
-    positions.reserve(static_cast<size_t>(height >> level) * (width >> level));
-    for (int y = 0; y < height >> level; ++y)
-      for (int x = 0; x < width >> level; ++x) positions.push_back(at(y, x));
+    positions.reserve(static_cast<size_t>(rows) * columns);
+    for (int y = 0; y < rows; ++y)
+      for (int x = 0; x < columns; ++x) positions.push_back(at(y, x));
   }
   for (Op& op : ops_) {
     if (op.spec.kind == ADPC_CONV) continue;
@@ -185,8 +213,8 @@ void Layout::resize(int height, int width, int threads) {
     for (int s = 0; s < op.spec.source_count; ++s) {
       const int source = slots_[op.spec.sources[s]].level;
       const bool pooled = op.spec.pooled != 0;
-      op.rows[s] = AxisTable(height >> source, height >> level, pooled);
-      op.columns[s] = AxisTable(width >> source, width >> level, pooled);
+      op.rows[s] = AxisTable(cells_of(height, source), cells_of(height, level), pooled);
+      op.columns[s] = AxisTable(cells_of(width, source), cells_of(width, level), pooled);
     }
   }
   height_ = height;
@@ -196,20 +224,22 @@ void Layout::resize(int height, int width, int threads) {
 void Layout::place_slots(int height, int width) {
   std::vector<size_t> offsets;
   size_t bytes = 0;
-  auto cells = [&](int level) {
-    return static_cast<size_t>((height >> level) + 2) * ((width >> level) + 2);
+  auto cells = [&](const Slot& slot) {
+    return static_cast<size_t>(cells_of(height, slot.level) + 2 * slot.margin) *
+           (cells_of(width, slot.level) + 2 * slot.margin);
   };
   for (int index : buffers_) {
     const Slot& slot = slots_[index];
     offsets.push_back(bytes);
-    const size_t size = cells(slot.level) * slot.stride * size_of(slot.type);
+    const size_t size = cells(slot) * slot.stride * size_of(slot.type);
     bytes += (size + kAlignment - 1) / kAlignment * kAlignment;
   }
   arena_.reserve(bytes);
   for (Slot& slot : slots_) {
-    const int64_t pitch = (width >> slot.level) + 2;
+    const int64_t pitch = cells_of(width, slot.level) + 2 * slot.margin;
     char* base = arena_.data() + offsets[slot.buffer];
-    slot.view = {base + (pitch + 1) * slot.stride * size_of(slot.type), pitch, slot.stride};
+    slot.view = {base + slot.margin * (pitch + 1) * slot.stride * size_of(slot.type), pitch,
+                 slot.stride};
   }
   for (int index : buffers_) clear_edges(slots_[index], height, width);
 }
@@ -221,8 +251,8 @@ void Layout::place_scratch(int height, int width, int threads) {
     const int level = slots_[op.spec.output].level;
     if (op.spec.kind == ADPC_HEAD) hidden = std::max(hidden, op.octets * kOctet);
     if (op.spec.kind == ADPC_CONV && op.spec.masked && op.spec.reach > 0)
-      donors = std::max(donors, static_cast<size_t>(height >> level) * (width >> level) *
-                                    op.octets * kOctet * sizeof(float));
+      donors = std::max(donors, static_cast<size_t>(cells_of(height, level)) *
+                                    cells_of(width, level) * op.octets * kOctet * sizeof(float));
   }
   donors_.reserve(std::max(donors, kAlignment));
   hidden_.reserve(std::max<size_t>(
@@ -232,7 +262,7 @@ void Layout::place_scratch(int height, int width, int threads) {
 void Layout::poison() {
   for (const Slot& slot : slots_) {
     if (!slot.view.data) continue;
-    const int rows = height_ >> slot.level, columns = width_ >> slot.level;
+    const int rows = cells_of(height_, slot.level), columns = cells_of(width_, slot.level);
     for (int y = 0; y < rows; ++y) {
       char* row = static_cast<char*>(slot.view.data) +
                   y * slot.view.pitch * slot.view.stride * size_of(slot.type);

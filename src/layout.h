@@ -39,6 +39,8 @@ struct Slot {
   int channels, level;
   Type type;
   int stride;         // elements from cell to cell
+  int margin = 1;     // cells of zeros around the map
+  bool scores = false;  // keeps its values from operation to operation
   View view;
   size_t buffer = 0;  // of those with the same geometry
 };
@@ -56,11 +58,11 @@ struct Op {
 
 class Layout {
  public:
-  Layout(const Kernels* kernels, Type type, int classes);
+  Layout(const Kernels* kernels, Type type, int classes, int scores_level);
 
   int add_slot(int channels, int level, Type type);
   void add_op(const adpc_op& spec);
-  // Gives every slot its place for images of this size, a multiple of 32, and as many threads.
+  // Gives every slot its place for padded images of this size, and as many threads.
   void resize(int height, int width, int threads);
   // Overwrites all features with nonsense.
   void poison();
@@ -70,6 +72,10 @@ class Layout {
   const Slot& slot(int index) const { return slots_[index]; }
   int steps() const { return steps_; }
   int reach() const { return reach_; }  // of the widest interpolation
+  int masked_levels() const { return masked_levels_; }  // from the finest on
+  // Cells of a level of the padded image.
+  int rows(int level) const { return cells_of(height_, level); }
+  int columns(int level) const { return cells_of(width_, level); }
   int height() const { return height_; }
   int width() const { return width_; }
   // All positions of a level, from 1.
@@ -82,6 +88,7 @@ class Layout {
 
  private:
   void pack(Buffer& to, const float* weight, int taps, int out, int in);
+  void pack_depthwise(Buffer& to, const float* weight, int taps, int channels);
   void share_buffers();
   void widen_window(Op& op) const;
   void place_slots(int height, int width);
@@ -92,13 +99,13 @@ class Layout {
   const int classes_;
   std::vector<Slot> slots_;
   std::vector<Op> ops_;
-  int reach_ = 0, steps_ = 0;
+  int reach_ = 0, steps_ = 0, masked_levels_ = 1;
   bool shared_ = false;
   std::vector<int> buffers_;  // of each a slot that has its geometry
 
   int height_ = 0, width_ = 0;
   Buffer arena_, donors_, hidden_;
-  std::vector<Position> all_[kFinest + kLevels];
+  std::vector<Position> all_[ADPC_MAX_LEVEL + 1];
 };
 
 }  // namespace adpc

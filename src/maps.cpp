@@ -43,11 +43,12 @@ AxisTable::AxisTable(int source, int size, bool pooled) {
   }
 }
 
-void Map::resize(int rows, int columns, int reach) {
+void Map::resize(int rows, int columns, int levels, int reach) {
   rows_ = rows;
   columns_ = columns;
+  count_ = levels;
   reach_ = reach;
-  for (int i = 0; i < kLevels; ++i) {
+  for (int i = 0; i < count_; ++i) {
     Positions& p = levels_[i];
     const size_t cells = static_cast<size_t>(rows >> i) * (columns >> i);
     p.is_active.resize(cells);
@@ -58,7 +59,7 @@ void Map::resize(int rows, int columns, int reach) {
     for (auto& end : p.end) end.reserve(cells);
     const size_t window = static_cast<size_t>(2 * reach + 1) * (2 * reach + 1);
     p.neighbours.reserve(cells * (window / 2));  // of a pair, at most one is inactive
-    for (int j = i + 1; j < kLevels; ++j) {
+    for (int j = i + 1; j < count_; ++j) {
       rows_table_[i][j] = AxisTable(rows >> j, rows >> i, false);
       columns_table_[i][j] = AxisTable(columns >> j, columns >> i, false);
     }
@@ -73,14 +74,14 @@ int Map::bands_before(int level) const {
   return count;
 }
 
-void Map::build(const uint8_t* finest, int part) {
-  if (part < kLevels) return find(part, finest);
-  if (part == kLevels) {
-    for (int i = 0; i < kLevels; ++i)  // from fine to coarse: what is read reads, too
-      for (int j = i + 1; j < kLevels; ++j) mark_read(i, j);
+void Map::build(const uint8_t* source, int source_level, int part) {
+  if (part < count_) return find(part, source, source_level - kFinest);
+  if (part == count_) {
+    for (int i = 0; i < count_; ++i)  // from fine to coarse: what is read reads, too
+      for (int j = i + 1; j < count_; ++j) mark_read(i, j);
     return;
   }
-  part -= kLevels + 1;
+  part -= count_ + 1;
   int level = 0;
   while (part >= 2 * bands_before(level + 1)) ++level;
   part -= 2 * bands_before(level);
@@ -89,15 +90,18 @@ void Map::build(const uint8_t* finest, int part) {
   else list_border(level, first, last);
 }
 
-void Map::find(int level, const uint8_t* finest) {
+// The nearest cell of the source: the upper left one of several, or the one that it lies in.
+void Map::find(int level, const uint8_t* source, int source_level) {
   Positions& p = levels_[level];
   const int rows = rows_ >> level, columns = columns_ >> level;
+  const int source_columns = columns_ >> source_level;
+  const int finer = std::max(0, level - source_level), coarser = std::max(0, source_level - level);
   int64_t active = 0;
   std::memset(p.is_needed.data(), 0, p.is_needed.size());
   for (int y = 0; y < rows; ++y) {
-    const uint8_t* from = finest + static_cast<size_t>(y << level) * columns_;
+    const uint8_t* from = source + static_cast<size_t>(y << finer >> coarser) * source_columns;
     uint8_t* here = &p.is_active[static_cast<size_t>(y) * columns];
-    for (int x = 0; x < columns; ++x) here[x] = from[static_cast<size_t>(x) << level] != 0;
+    for (int x = 0; x < columns; ++x) here[x] = from[x << finer >> coarser] != 0;
     active += std::count(here, here + columns, 1);
     for (int x = 0; x < columns; ++x)  // a 3x3 convolution reads all around
       row_[x] = here[x] | (x > 0 ? here[x - 1] : 0) | (x + 1 < columns ? here[x + 1] : 0);

@@ -8,8 +8,8 @@
 
 namespace adpc {
 
-constexpr int kFinest = 2;  // level (log2 of the scale) of branch 0 and of the scores
-constexpr int kLevels = 4;  // branches: levels 2 to 5
+constexpr int kFinest = 2;  // the finest level (log2 of the scale) that can be masked
+constexpr int kLevels = 4;  // that can be masked: 2 to 5
 constexpr int kMaxReach = 4;
 
 // One axis of a bilinear upsampling (corners not aligned) from `source` to `size` cells, pooled
@@ -41,16 +41,21 @@ struct Positions {
   int border() const { return static_cast<int>(at.size()) - active; }
 };
 
-// An active map at all levels. Closed: whatever a layer reads at a needed position of any level
+// Cells of a level along an edge of so many pixels.
+inline int cells_of(int pixels, int level) { return (pixels + (1 << level) - 1) >> level; }
+
+// An active map at all levels that are masked. Closed: whatever a layer reads at a needed position of any level
 // is at needed positions of the level it reads from.
 class Map {
  public:
-  // rows, columns: of the finest level; multiples of eight. reach: of the widest interpolation.
-  void resize(int rows, int columns, int reach);
-  // Building it from `finest` (rows, columns), true where active, takes this many parts, one after
+  // rows, columns: of the finest level, whole at each of the `levels`. reach: of the widest
+  // interpolation.
+  void resize(int rows, int columns, int levels, int reach);
+  // Building it from `source`, true where active, at some level, takes this many parts, one after
   // the other; each is small. Nothing is allocated.
-  int parts() const { return kLevels + 1 + 2 * bands_before(kLevels); }
-  void build(const uint8_t* finest, int part);
+  int parts() const { return count_ + 1 + 2 * bands_before(count_); }
+  void build(const uint8_t* source, int source_level, int part);
+  bool has(int level) const { return level >= kFinest && level < kFinest + count_; }
   bool full() const { return full_; }
   const Positions& level(int level) const { return levels_[level - kFinest]; }
   int64_t bytes() const;
@@ -59,12 +64,12 @@ class Map {
   static constexpr int kBand = 16;  // rows that are listed in one part
   int bands(int level) const { return ((rows_ >> level) + kBand - 1) / kBand; }
   int bands_before(int level) const;
-  void find(int level, const uint8_t* finest);
+  void find(int level, const uint8_t* source, int source_level);
   void mark_read(int from, int to);
   void list_active(int level, int first_row, int last_row);
   void list_border(int level, int first_row, int last_row);
 
-  int rows_ = 0, columns_ = 0, reach_ = 0;
+  int rows_ = 0, columns_ = 0, count_ = 0, reach_ = 0;
   bool full_ = false;
   Positions levels_[kLevels];
   AxisTable rows_table_[kLevels][kLevels], columns_table_[kLevels][kLevels];

@@ -19,8 +19,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kSizeMultiple = 32;
-
 std::vector<const Kernels*> available() {
   std::vector<const Kernels*> sets;
 #ifdef ADPC_X86
@@ -44,14 +42,14 @@ using namespace adpc;
 
 // What a frame goes through: input, for each exit its operations, rendering and the gate.
 struct adpc_plan {
-  adpc_plan(const Kernels* kernels, Type type, int threads, int classes, bool entropy,
-            const float* thresholds, const float* temperatures, float confident,
-            const float* table)
-      : kernels_(kernels), type_(type), classes_(classes), entropy_(entropy),
-        confident_(confident), table_(table, table + 3 * 256), layout_(kernels, type, classes),
-        pool_(threads) {
-    std::copy(thresholds, thresholds + ADPC_EXITS - 1, thresholds_);
-    std::copy(temperatures, temperatures + ADPC_EXITS, temperatures_);
+  adpc_plan(const Kernels* kernels, Type type, int threads, int classes, int exits, int level,
+            int multiple, bool entropy, const float* thresholds, const float* temperatures,
+            float confident, const float* table)
+      : kernels_(kernels), type_(type), classes_(classes), exits_(exits), multiple_(multiple),
+        entropy_(entropy), confident_(confident),
+        thresholds_(thresholds, thresholds + static_cast<size_t>(exits - 1) * classes),
+        temperatures_(temperatures, temperatures + exits), table_(table, table + 3 * 256),
+        layout_(kernels, type, classes, level), pool_(threads) {
     for (float temperature : temperatures_) calibrated_ = calibrated_ || temperature != 1.0f;
     for (int i = 0; i < kHeadTile; ++i) compact_[i] = at(0, i);
   }
@@ -67,8 +65,8 @@ struct adpc_plan {
 
   // Begins a frame; lays out memory anew if the size is another.
   void start(const adpc_frame& frame) {
-    const int height = (frame.height + kSizeMultiple - 1) / kSizeMultiple * kSizeMultiple;
-    const int width = (frame.width + kSizeMultiple - 1) / kSizeMultiple * kSizeMultiple;
+    const int height = (frame.height + multiple_ - 1) / multiple_ * multiple_;
+    const int width = (frame.width + multiple_ - 1) / multiple_ * multiple_;
     if (schedule_.empty() || height != layout_.height() || width != layout_.width())
       resize(height, width);
     frame_ = frame;
@@ -76,7 +74,8 @@ struct adpc_plan {
     phase_ = progress_ = 0;
     exit_ = 0;
     map_ = nullptr;
-    seconds_.assign(layout_.steps() + 1 + 2 * ADPC_EXITS, 0.0);
+    scores_ = ADPC_SCORES;
+    seconds_.assign(layout_.steps() + 1 + 2 * exits_, 0.0);
     result_ = {};
     interrupted_.store(false);
   }
@@ -128,8 +127,9 @@ struct adpc_plan {
   const adpc_exit& result() const { return result_; }
 
   void read_scores(float* scores) const {
-    const View& view = layout_.slot(ADPC_SCORES).view;
-    const int rows = layout_.height() >> kFinest, columns = layout_.width() >> kFinest;
+    const Slot& slot = layout_.slot(scores_);
+    const View& view = slot.view;
+    const int rows = layout_.rows(slot.level), columns = layout_.columns(slot.level);
     for (int k = 0; k < classes_; ++k)
       for (int y = 0; y < rows; ++y)
         for (int x = 0; x < columns; ++x)
@@ -150,7 +150,7 @@ struct adpc_plan {
 
   void poison() {
     layout_.poison();
-    std::fill(inverse_temperature_.begin(), inverse_temperature_.end(), std::nanf(""));
+    for (auto& map : inverse_temperature_) std::fill(map.begin(), map.end(), std::nanf(""));
   }
 
   const Kernels* kernels() const { return kernels_; }
@@ -160,31 +160,37 @@ struct adpc_plan {
   struct Item {
     What what;
     int op;
+    bool rescaled = false;  // an exit whose scores have another scale than those before
   };
 
   int seconds_of(const Item& item) const {
     if (item.what == kInput) return layout_.steps();
     const adpc_op& spec = layout_.ops()[item.op].spec;
     if (item.what == kOp) return spec.step;
-    return layout_.steps() + spec.exit_index + (item.what == kGate ? ADPC_EXITS : 0);
+    return layout_.steps() + spec.exit_index + (item.what == kGate ? exits_ : 0);
   }
 
   void resize(int height, int width) {
     schedule_.clear();  // should memory be missing, the next frame tries again
     layout_.resize(height, width, pool_.size());
-    const int rows = height >> kFinest, columns = width >> kFinest;
-    for (Map& map : maps_) map.resize(rows, columns, layout_.reach());
+    const int rows = layout_.rows(kFinest), columns = layout_.columns(kFinest);
+    for (Map& map : maps_) map.resize(rows, columns, layout_.masked_levels(), layout_.reach());
     active_.resize(static_cast<size_t>(rows) * columns);
-    if (calibrated_) inverse_temperature_.resize(static_cast<size_t>(rows) * columns);
+    for (auto& map : inverse_temperature_)
+      if (calibrated_) map.resize(static_cast<size_t>(rows) * columns);
     const size_t blocks_in_row = (columns + kRenderBlock - 1) / kRenderBlock;
     const size_t blocks = rows * blocks_in_row;
     block_sum_.assign(blocks, 0.0f);
     block_count_.assign(blocks, 0);
+    int level = layout_.slot(ADPC_SCORES).level;
     std::vector<Item> schedule{{kInput, -1}};
     for (int i = 0; i < static_cast<int>(layout_.ops().size()); ++i) {
       schedule.push_back({kOp, i});
-      if (!layout_.ops()[i].spec.gives_exit) continue;
-      schedule.push_back({kRender, i});
+      const adpc_op& spec = layout_.ops()[i].spec;
+      if (!spec.gives_exit) continue;
+      const bool rescaled = layout_.slot(spec.output).level != level;
+      level = layout_.slot(spec.output).level;
+      schedule.push_back({kRender, i, rescaled});
       schedule.push_back({kGate, i});
     }
     schedule_.swap(schedule);
@@ -205,6 +211,14 @@ struct adpc_plan {
     return at.data();
   }
 
+  // Class scores that are carried over to a finer scale: of no use if all are computed anew.
+  bool carries(const Op& op) const {
+    return layout_.slot(op.spec.output).scores && !op.spec.gives_exit;
+  }
+
+  // Log2 of the scale of the latest exit's scores.
+  int level_of_scores() const { return layout_.slot(scores_).level; }
+
   // Says how much there is to do in this phase; false after the last one.
   bool prepare(const Item& item, int* total, int* grain) {
     double macs = 200.0;
@@ -218,6 +232,7 @@ struct adpc_plan {
         const Op& op = layout_.ops()[item.op];
         int active, needed;
         positions_of(op, &active, &needed);
+        if (carries(op) && (!map_ || map_->full())) active = 0;
         const bool border = op.spec.kind == ADPC_CONV && op.spec.reach > 0 && map_of(op);
         if (phase_ > (border ? 1 : 0)) return false;
         *total = phase_ == 0 ? active : needed - active;
@@ -225,16 +240,19 @@ struct adpc_plan {
         break;
       }
       case kRender:
+        scores_ = layout_.ops()[item.op].spec.output;
         if (phase_ == 0 && !calibrated_) phase_ = kRendering;
         if (phase_ == kMaking) {
           int needed;
           positions_of(layout_.ops()[item.op], total, &needed);
+          if (item.rescaled) *total = static_cast<int>(layout_.all(level_of_scores()).size());
           *grain = 65536;
           return true;
         }
         if (phase_ > kRendering) return false;
-        *total = layout_.height() >> kFinest;
-        macs = 800.0 * (layout_.width() >> kFinest) * classes_;
+        *total = layout_.rows(level_of_scores());
+        macs = 50.0 * layout_.columns(level_of_scores()) * classes_ *
+               (1 << 2 * level_of_scores());
         break;
       case kGate:
         return prepare_gate(total, grain);
@@ -257,6 +275,7 @@ struct adpc_plan {
         const Op& op = layout_.ops()[item.op];
         if (op.spec.kind == ADPC_RESAMPLE) work_resample(item.op, first, last);
         else if (op.spec.kind == ADPC_HEAD) work_head(item.op, first, last, thread);
+        else if (op.spec.depthwise) work_depthwise(op, first, last);
         else if (phase_ == 0) work_conv(op, first, last);
         else work_border(op, first, last);
         break;
@@ -311,6 +330,13 @@ struct adpc_plan {
       args.donors = layout_.donors();
     }
     kernels_->conv(type_, layout_.slot(op.spec.output).type, args, first, last);
+  }
+
+  void work_depthwise(const Op& op, int first, int last) {
+    int active, needed;
+    ConvArgs args = conv_args(op);
+    args.in_at = args.out_at = positions_of(op, &active, &needed);
+    kernels_->depthwise(type_, args, first, last);
   }
 
   void work_border(const Op& op, int first, int last) {
@@ -401,21 +427,32 @@ struct adpc_plan {
     int active, needed;
     const Position* positions = positions_of(op, &active, &needed);
     const float inverse = 1.0f / temperatures_[op.spec.exit_index - 1];
-    const int columns = layout_.width() >> kFinest;
-    for (; first < last; ++first) {
-      const Position p = positions[first];
-      inverse_temperature_[row_of(p) * columns + column_of(p)] = inverse;
+    const int level = level_of_scores(), columns = layout_.columns(level);
+    float* made = inverse_temperature_[level - kFinest].data();
+    if (!schedule_[op_].rescaled) {
+      for (; first < last; ++first)
+        made[row_of(positions[first]) * columns + column_of(positions[first])] = inverse;
+      return;
     }
+    // A finer map: what this exit did not compute is that of the coarser cell it lies in.
+    const Map* map = map_of(op);
+    const uint8_t* computed = map ? map->level(level).is_active.data() : nullptr;
+    const float* coarser = inverse_temperature_[level + 1 - kFinest].data();
+    for (; first < last; ++first)
+      made[first] = !computed || computed[first]
+                        ? inverse
+                        : coarser[(first / columns / 2) * (columns / 2) + first % columns / 2];
   }
 
   void work_render(int first, int last) {
-    const int rows = layout_.height() >> kFinest;
+    const int level = level_of_scores(), scale = 1 << level;
     RenderArgs args{};
-    args.scores = layout_.slot(ADPC_SCORES).view;
-    args.inverse_temperature = calibrated_ ? inverse_temperature_.data() : nullptr;
+    args.scores = layout_.slot(scores_).view;
+    args.inverse_temperature = calibrated_ ? inverse_temperature_[level - kFinest].data() : nullptr;
     args.classes = classes_;
-    args.rows = rows;
-    args.columns = layout_.width() >> kFinest;
+    args.scale = scale;
+    args.rows = layout_.rows(level);
+    args.columns = layout_.columns(level);
     args.height = frame_.height;
     args.width = frame_.width;
     args.ids = ids_;
@@ -424,11 +461,13 @@ struct adpc_plan {
     args.block_sum = block_sum_.data();
     args.block_count = block_count_.data();
     // What did not change is copied. A cell that was computed anew has changed, whatever came out
-    // (its temperature is another one), and all around it, as far as it is interpolated.
-    if (map_ && !map_->full() && previous_ids_) {
-      args.changed = map_->level(kFinest).is_needed.data();
-      const int64_t from = static_cast<int64_t>(std::min(4 * first, frame_.height)) * frame_.width;
-      const int64_t to = static_cast<int64_t>(std::min(4 * last, frame_.height)) * frame_.width;
+    // (its temperature is another one), and all around it, as far as it is interpolated. At a
+    // finer scale than before all is interpolated anew.
+    if (map_ && !map_->full() && previous_ids_ && !schedule_[op_].rescaled) {
+      args.changed = map_->level(level).is_needed.data();
+      const int64_t pitch = frame_.width;
+      const int64_t from = std::min(scale * first, frame_.height) * pitch;
+      const int64_t to = std::min(scale * last, frame_.height) * pitch;
       std::memcpy(ids_ + from, previous_ids_ + from, to - from);
       std::memcpy(confidence_ + from, previous_confidence_ + from, to - from);
     }
@@ -442,11 +481,11 @@ struct adpc_plan {
       ++exit_;
       phase_ = kScoring;
     }
-    const bool last = gate_index() >= ADPC_EXITS - 1;
+    const bool last = gate_index() >= exits_ - 1;
     const bool gated = !last && frame_.adaptive == 1;
-    const int cells = (layout_.height() >> kFinest) * (layout_.width() >> kFinest);
+    const int level = level_of_scores(), cells = static_cast<int>(layout_.all(level).size());
     if (phase_ == kScoring) {
-      *total = gated ? (map_ ? map_->level(kFinest).active : cells) : 0;
+      *total = gated ? (map_ ? map_->level(level).active : cells) : 0;
       *grain = 2048;
       if (progress_ == 0 && gated) std::fill(active_.begin(), active_.end(), 0);
       return true;
@@ -467,17 +506,18 @@ struct adpc_plan {
     const int index = gate_index();
     if (phase_ == kListing) {
       const uint8_t* active = frame_.adaptive == 2 ? frame_.active[index] : active_.data();
-      for (; first < last; ++first) next_map().build(active, first);
+      for (; first < last; ++first) next_map().build(active, level_of_scores(), first);
       return;
     }
     GateArgs args{};
-    args.scores = layout_.slot(ADPC_SCORES).view;
+    const int level = level_of_scores();
+    args.scores = layout_.slot(scores_).view;
     args.classes = classes_;
-    args.at = map_ ? map_->level(kFinest).at.data() : layout_.all(kFinest).data();
+    args.at = map_ ? map_->level(level).at.data() : layout_.all(level).data();
     args.active = active_.data();
-    args.columns = layout_.width() >> kFinest;
+    args.columns = layout_.columns(level);
     args.entropy = entropy_;
-    args.threshold = thresholds_[index];
+    args.thresholds = thresholds_.data() + static_cast<size_t>(index) * classes_;
     kernels_->gate(args, first, last);
   }
 
@@ -488,19 +528,21 @@ struct adpc_plan {
     for (int i = 0; i < kLevels; ++i) {
       const int level = kFinest + i;
       result_.positions[i] = static_cast<int64_t>(layout_.all(level).size());
-      result_.active[i] = map_ ? map_->level(level).active : result_.positions[i];
-      result_.needed[i] = map_ ? static_cast<int64_t>(map_->level(level).at.size())
-                               : result_.positions[i];
+      const Map* map = map_ && map_->has(level) ? map_ : nullptr;
+      result_.active[i] = map ? map->level(level).active : result_.positions[i];
+      result_.needed[i] = map ? static_cast<int64_t>(map->level(level).at.size())
+                              : result_.positions[i];
     }
   }
 
   // The network
   const Kernels* kernels_;
   const Type type_;
-  const int classes_;
+  const int classes_, exits_, multiple_;
   const bool entropy_;
   const float confident_;
-  float thresholds_[ADPC_EXITS - 1], temperatures_[ADPC_EXITS];
+  const std::vector<float> thresholds_;    // (exits - 1, classes)
+  const std::vector<float> temperatures_;  // of each exit
   bool calibrated_ = false;  // a temperature is not 1
   const std::vector<float> table_;
   Layout layout_;
@@ -510,7 +552,8 @@ struct adpc_plan {
   std::vector<Item> schedule_;
   Map maps_[2];
   std::vector<uint8_t> active_;
-  std::vector<float> inverse_temperature_;  // of the exit that computed a cell last
+  // of the exit that computed a cell last, at 1/4 and 1/8
+  std::vector<float> inverse_temperature_[2];
   std::vector<float> block_sum_;
   std::vector<int32_t> block_count_;
 
@@ -519,6 +562,7 @@ struct adpc_plan {
   int op_ = 0, phase_ = 0, progress_ = 0, exit_ = 0;
   int grain_ = 1, total_ = 0;
   const Map* map_ = nullptr;  // null: everything is active
+  int scores_ = ADPC_SCORES;  // slot of the exit that was rendered last
   std::vector<double> seconds_;
   adpc_exit result_{};
   uint8_t *ids_ = nullptr, *confidence_ = nullptr;
@@ -534,13 +578,14 @@ int64_t adpc_layout() {
 }
 
 adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t classes,
-                       int32_t entropy, const float* thresholds, const float* temperatures,
-                       float confident, const float* table, char* error, int32_t error_size) {
+                       int32_t exits, int32_t level, int32_t multiple, int32_t entropy,
+                       const float* thresholds, const float* temperatures, float confident,
+                       const float* table, char* error, int32_t error_size) {
   try {
     for (const Kernels* kernels : available())
       if (!isa || std::strcmp(isa, kernels->name) == 0)
-        return new adpc_plan(kernels, static_cast<Type>(type), threads, classes, entropy != 0,
-                             thresholds, temperatures, confident, table);
+        return new adpc_plan(kernels, static_cast<Type>(type), threads, classes, exits, level,
+                             multiple, entropy != 0, thresholds, temperatures, confident, table);
     std::snprintf(error, error_size, "expected an instruction set of this machine (%s), got %s",
                   adpc_instruction_sets(), isa);
   } catch (const std::exception& problem) {  // no memory, no thread

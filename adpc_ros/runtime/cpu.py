@@ -76,12 +76,15 @@ class CpuPlan:
         self._segmentation = 0  # counts them, so that an iterator knows that it is over
         self._size = (0, 0)
         self._exits: list[native.ExitResult] = []
+        self._latest = 0  # exit index of the last of them
         self._times: list[StepTime] = []
 
     def _create(self, instruction_set: str | None) -> int:
         config = self._program.config
-        adaptivity = config.adaptivity
-        thresholds = adaptivity.thresholds if adaptivity else (1.0,) * 3
+        adaptivity, classes = config.adaptivity, config.class_count
+        thresholds = torch.ones(config.stage_count - 1, classes)
+        for i, row in enumerate(thresholds if adaptivity else ()):
+            row[:] = torch.tensor(adaptivity.thresholds_of(i + 1))
         values = torch.arange(256, dtype=torch.float32)
         table = torch.stack(
             [(values - mean * 255) / (std * 255) for mean, std in zip(config.mean, config.std)]
@@ -91,10 +94,13 @@ class CpuPlan:
             instruction_set.encode() if instruction_set else None,
             TYPES[self._dtype],
             self._threads,
-            config.class_count,
+            classes,
+            config.stage_count,
+            self._lowered.slots[native.SCORES].level,
+            config.sizes.size_multiple,
             adaptivity is not None and adaptivity.criterion is Criterion.ENTROPY,
-            (ctypes.c_float * 3)(*thresholds),
-            (ctypes.c_float * native.EXITS)(*config.temperatures),
+            _floats(thresholds),
+            (ctypes.c_float * config.stage_count)(*config.temperatures),
             confident_threshold(config),
             _floats(table),
             error,
@@ -117,6 +123,7 @@ class CpuPlan:
             input=op.input,
             residual=op.residual,
             stride=op.stride,
+            depthwise=op.depthwise,
             source_count=len(op.sources),
             pooled=op.pooled,
             concatenate=op.concatenate,
@@ -224,7 +231,7 @@ class CpuPlan:
         """
         Segment an image that is normalised already.
 
-        :param image: (1, 3, H, W) float32 on the CPU, H and W multiples of 32.
+        :param image: (1, 3, H, W) float32 on the CPU, of a padded size.
         :return: as :meth:`segment`.
         :raises ValueError: for another shape or type.
         """
@@ -232,8 +239,8 @@ class CpuPlan:
         right = image.dtype == torch.float32 and image.device.type == 'cpu'
         if image.shape != (1, 3, *padded_size(size, self.config)) or not right:
             raise ValueError(
-                'expected a (1, 3, H, W) float32 image on the CPU, H and W multiples of 32, '
-                f'got {tuple(image.shape)} {image.dtype} on {image.device}'
+                'expected a (1, 3, H, W) float32 image on the CPU, H and W multiples of '
+                f'{self.config.sizes.size_multiple}, got {tuple(image.shape)} {image.dtype} on {image.device}'
             )
         image = image.contiguous()
         frame = native.Frame(normalised=image.data_ptr(), height=size[0], width=size[1])
@@ -282,6 +289,7 @@ class CpuPlan:
             result = native.ExitResult()
             self._call('adpc_last_exit', ctypes.byref(result))
             self._exits.append(result)
+            self._latest = status
             macs += self._macs(status)
             pixels = size[0] * size[1]
             before = into
@@ -291,7 +299,7 @@ class CpuPlan:
                 result.confidence_sum / pixels,
                 result.confident_pixels / pixels,
                 macs,
-                _share(result, FINEST),
+                _share(result, self._level_of(status)),
             )
 
     def _maps(
@@ -301,16 +309,22 @@ class CpuPlan:
             return []
         if self.config.adaptivity is None:
             raise ValueError('active maps need a network with adaptivity: it is None')
-        size = (padded[0] >> FINEST, padded[1] >> FINEST)
+        sizes = [cells_of(padded, self._level_of(i + 1)) for i in range(len(active_maps))]
         maps = [
             np.ascontiguousarray(active.at(size)[0, 0].cpu().numpy().view(np.uint8))
-            for active in active_maps
+            for active, size in zip(active_maps, sizes)
         ]
-        if len(maps) != native.EXITS - 1 or any(
-            (later & ~earlier & 1).any() for earlier, later in zip(maps, maps[1:])
+        count = self.config.stage_count - 1
+        finest = [active.at(cells_of(padded, FINEST)) for active in active_maps]
+        if len(maps) != count or any(
+            bool((later & ~earlier).any()) for earlier, later in zip(finest, finest[1:])
         ):
-            raise ValueError('expected three active maps, each within the one before')
+            raise ValueError(f'expected {count} active maps, each within the one before')
         return maps
+
+    def _level_of(self, exit_index: int) -> int:
+        """Give the log2 of an exit's scale."""
+        return self.config.sizes.exit_levels[exit_index - 1]
 
     def _array(self, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Give an array that nobody else holds: views of an array hold it, too."""
@@ -326,13 +340,13 @@ class CpuPlan:
 
     def logits(self) -> Tensor:
         """
-        Give the class scores of the latest exit, (1, K, H'/4, W'/4) float32.
+        Give the class scores of the latest exit, (1, K, h, w) float32, at its own scale.
 
         The next exit's take their place, from the next unit of work on.
         """
         if not self._exits:
             raise RuntimeError('no exit was computed yet')
-        rows, columns = (edge >> FINEST for edge in self._size)
+        rows, columns = cells_of(self._size, self._level_of(self._latest))
         scores = torch.empty((1, self.config.class_count, rows, columns))
         self._call('adpc_read_scores', scores.data_ptr())
         return scores
@@ -357,7 +371,8 @@ class CpuPlan:
 
     def _step_times(self) -> list[StepTime]:
         steps = self._program.steps
-        seconds = (ctypes.c_double * (len(steps) + 1 + 2 * native.EXITS))()
+        stages = self.config.stage_count
+        seconds = (ctypes.c_double * (len(steps) + 1 + 2 * stages))()
         count = max(op.step for op in self._lowered.ops) + 1
         self._call('adpc_seconds', seconds, len(seconds))
         height, width = self._size
@@ -366,37 +381,43 @@ class CpuPlan:
         for position, exit_index in enumerate(exits):
             for i, (channels, level) in sorted(self._lowered.shapes.items()):
                 if steps[i].exit_index == exit_index:
-                    shape = (channels, height >> level, width >> level)
+                    shape = (channels, *cells_of(self._size, level))
                     share = self._active_share(exit_index, level)
                     times.append(StepTime(steps[i].name, exit_index, shape, seconds[i], share))
             result = self._exits[position]
-            scores = (self.config.class_count, height >> FINEST, width >> FINEST)
-            for name, offset in (('output', 0), ('gate', native.EXITS)):
+            level = self._level_of(exit_index)
+            scores = (self.config.class_count, *cells_of(self._size, level))
+            for name, offset in (('output', 0), ('gate', stages)):
                 spent = seconds[count + exit_index + offset]
-                share = _share(result, FINEST) if name == 'gate' else 1.0
+                share = _share(result, level) if name == 'gate' else 1.0
                 times.append(
                     StepTime(f'exit{exit_index}.{name}', exit_index, scores, spent, share)
                 )
         return times
 
     def _active_share(self, exit_index: int, level: int) -> float:
-        if level < FINEST or exit_index == 1 or len(self._exits) < exit_index - 1:
+        masked = FINEST <= level < FINEST + native.LEVELS
+        if not masked or exit_index == 1 or len(self._exits) < exit_index - 1:
             return 1.0
         return _share(self._exits[exit_index - 2], level)
 
     def _macs(self, exit_index: int) -> int:
         """Count what an exit added, by the paper's convention."""
         macs = 0
-        height, width = self._size
         for i, step in enumerate(self._program.steps):
             if step.exit_index != exit_index and self.exit_count > 1:
                 continue
             if isinstance(step.operation, Conv):
                 level = self._lowered.shapes[i][1]
-                size = (height >> level, width >> level)
+                size = cells_of(self._size, level)
                 share = self._active_share(step.exit_index, level) if self.exit_count > 1 else 1.0
                 macs += step.operation.macs(size, share)
         return macs
+
+
+def cells_of(size: tuple[int, int], level: int) -> tuple[int, int]:
+    """Give the (rows, columns) of a level for a padded size in pixels."""
+    return -(-size[0] >> level), -(-size[1] >> level)
 
 
 def _share(result: native.ExitResult, level: int) -> float:

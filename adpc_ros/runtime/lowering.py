@@ -19,7 +19,8 @@ from adpc_ros.runtime import native
 from adpc_ros.runtime.program import AveragePool, Conv, Join, Program, Step, SumRelu, Upsample
 
 OCTET = 8
-FINEST = 2  # level (log2 of the scale) of branch 0
+FINEST = 2  # level (log2 of the scale) that can be masked and rendered
+COARSEST = 3  # that can be rendered
 MAX_CLASSES = 256
 MAX_REACH = 4
 
@@ -63,6 +64,7 @@ class NativeOp:
     relu: bool = False
     gives_exit: bool = False
     stride: int = 1
+    depthwise: bool = False
     weight: Tensor | None = None
     bias: Tensor | None = None
     shift: Tensor | None = None
@@ -76,7 +78,7 @@ class NativeOp:
 
 @dataclass
 class Lowered:
-    """Feature maps and operations; the first two slots are the image and the class scores."""
+    """Feature maps and operations; the first two slots are the image and exit 1's scores."""
 
     slots: list[Slot]
     ops: list[NativeOp] = field(default_factory=list)
@@ -103,11 +105,22 @@ class _Virtual(NamedTuple):
 class _Lowering:
     def __init__(self, program: Program) -> None:
         classes = program.config.class_count
-        if program.config.sizes.exit_levels != (FINEST,) * native.EXITS:
-            raise Unsupported('exits at other scales than 1/4')
+        levels = program.config.sizes.exit_levels
+        if not (
+            all(FINEST <= level <= COARSEST for level in levels)
+            and sorted(levels, reverse=True) == list(levels)
+            and len(levels) <= native.MAX_EXITS
+        ):
+            raise Unsupported(
+                f'exits at levels {levels}: at most {native.MAX_EXITS} from {COARSEST} to '
+                f'{FINEST}, none coarser than the one before, are'
+            )
         if classes > MAX_CLASSES:
             raise Unsupported(f'{classes} classes, at most {MAX_CLASSES} are')
-        self.result = Lowered([Slot(0, (3,)), Slot(FINEST, (classes,), True)])
+        self.levels = levels
+        self.scores_level = self.exit_level(program.steps[0].exit_index)
+        self.scores = native.SCORES
+        self.result = Lowered([Slot(0, (3,)), Slot(self.scores_level, (classes,), True)])
         self.values: dict[int, int | _Virtual] = {0: native.IMAGE}
         self.masked = program.config.adaptivity is not None
         steps = list(enumerate(program.steps))
@@ -158,6 +171,22 @@ class _Lowering:
         self.result.shapes[index] = (sum(slot.parts), slot.level)
         return output
 
+    def exit_level(self, exit_index: int) -> int:
+        return self.levels[exit_index - 1]
+
+    def scores_of(self, index: int, step: Step) -> int:
+        """Give the slot of an exit's scores; where it is finer, what is carried over goes there."""
+        level = self.exit_level(step.exit_index)
+        if level != self.scores_level:
+            before = self.scores
+            self.scores = self.new(level, *self.slot(before).parts, wide=True)
+            self.scores_level = level
+            op = NativeOp(
+                native.RESAMPLE, index, step.exit_index, self.scores, sources=(before,)
+            )
+            self.result.ops.append(op)
+        return self.scores
+
     # Operations
 
     def window(self, step: Step, conv: Conv) -> Tensor | None:
@@ -171,7 +200,10 @@ class _Lowering:
     def conv(self, index: int, step: Step, conv: Conv) -> None:
         x, *residuals = (self.real(slot) for slot in step.inputs)
         level = self.slot(x).level + conv.stride.bit_length() - 1
-        output = native.SCORES if step.gives_exit else self.new(level, len(conv.weight))
+        if conv.depthwise:
+            self.check_depthwise(step, conv)
+        scores = step.gives_exit
+        output = self.scores_of(index, step) if scores else self.new(level, len(conv.weight))
         self.values[step.output] = self.add(
             index,
             step,
@@ -182,11 +214,17 @@ class _Lowering:
             relu=conv.relu,
             gives_exit=step.gives_exit,
             stride=conv.stride,
-            weight=_spread(conv.weight, self.slot(x).parts),
+            depthwise=conv.depthwise,
+            weight=conv.weight if conv.depthwise else _spread(conv.weight, self.slot(x).parts),
             bias=conv.bias,
             shift=conv.shift,
             window=self.window(step, conv),
         )
+
+    def check_depthwise(self, step: Step, conv: Conv) -> None:
+        masked = self.masked and step.exit_index > 1
+        if masked or len(step.inputs) > 1 or conv.weight.shape[2] not in (3, 5):
+            raise Unsupported(f'{step.name}: a depthwise convolution with masks or a residual')
 
     def upsampled_conv(self, index: int, step: Step, conv: Conv, upsampled: _Virtual) -> None:
         """Convolve first, since upsampling is linear, unless the result is interpolated."""
@@ -211,7 +249,10 @@ class _Lowering:
             bias=conv.bias,
             shift=conv.shift,
         )
-        output = native.SCORES if wide else self.new(upsampled.level, len(conv.weight))
+        if wide:
+            output = self.scores_of(index, step)
+        else:
+            output = self.new(upsampled.level, len(conv.weight))
         self.values[step.output] = self.add(
             index,
             step,
@@ -246,7 +287,7 @@ class _Lowering:
             index + 1,
             last,
             native.HEAD,
-            native.SCORES,
+            self.scores_of(index + 1, last),
             input=joined.sources[0],
             weight=weights[0],
             bias=conv.bias,
@@ -256,7 +297,7 @@ class _Lowering:
             head_weight=head.weight,
             head_bias=head.bias + head.shift,
         )
-        self.result.shapes[index] = (len(conv.weight), FINEST)
+        self.result.shapes[index] = (len(conv.weight), self.slot(joined.sources[0]).level)
 
     def pool(self, index: int, step: Step) -> None:
         value = self.values[step.inputs[0]]

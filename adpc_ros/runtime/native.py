@@ -10,7 +10,7 @@ from pathlib import Path
 import adpc_ros
 
 LIBRARY = 'libadpc_cpu.so'
-VERSION = 2
+VERSION = 3
 MAX_EDGE = 16384
 
 CONV, RESAMPLE, HEAD = 0, 1, 2
@@ -18,7 +18,8 @@ FLOAT32, BFLOAT16 = 0, 1
 IMAGE, SCORES = 0, 1
 FINISHED, PAUSED = -1, 0
 MAX_SOURCES = 4
-EXITS = 4
+MAX_EXITS = 8
+MAX_LEVEL = 7
 LEVELS = 4
 
 Floats = POINTER(c_float)
@@ -40,6 +41,7 @@ class Op(ctypes.Structure):
         ('residual', c_int32),
         ('kernel', c_int32),
         ('stride', c_int32),
+        ('depthwise', c_int32),
         ('reach', c_int32),
         ('window_edge', c_int32),
         ('weight', Floats),
@@ -70,7 +72,7 @@ class Frame(ctypes.Structure):
         ('height', c_int32),
         ('width', c_int32),
         ('adaptive', c_int32),
-        ('active', c_void_p * (EXITS - 1)),
+        ('active', c_void_p * (MAX_EXITS - 1)),
     )
 
 
@@ -112,7 +114,7 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         (
             'adpc_create',
             plan,
-            (c_char_p, *(c_int32,) * 4, Floats, Floats, c_float, Floats, c_char_p, c_int32),
+            (c_char_p, *(c_int32,) * 7, Floats, Floats, c_float, Floats, c_char_p, c_int32),
         ),
         ('adpc_destroy', None, (plan,)),
         ('adpc_add_slot', c_int32, (plan, c_int32, c_int32, c_int32)),

@@ -130,7 +130,7 @@ ALWAYS_INLINE void conv_tile(const ConvArgs& a, const typename Dot<In>::Weight* 
   constexpr int TILE = kTile[OCTETS], H = HALF ? kOctet : 4;
   typedef Dot<In> D;
   const In* cell[TILE];
-  const int64_t stride = a.in.stride, pitch = a.in.pitch * stride, pad = a.kernel / 2;
+  const int64_t stride = a.in.stride, pitch = a.in.pitch * stride, pad = (a.kernel - 1) / 2;
   for (int p = 0; p < TILE; ++p) {  // what is beyond the list repeats its last position
     const Position q = a.in_at[first + smaller_of(p, count - 1)];
     cell[p] = static_cast<const In*>(a.in.data) + (row_of(q) * a.stride - pad) * pitch +

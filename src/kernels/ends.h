@@ -33,32 +33,38 @@ void input(Type type, const InputArgs& a, int first_row, int last_row) {
 }
 
 constexpr int kMaxClasses = 256;
-constexpr int kScale = 4;  // pixels for one cell of the scores, on either axis
 // The two cells between which a pixel lies, and how near it is to them: corners not aligned.
-constexpr int kFirst[kScale] = {-1, -1, 0, 0};
-constexpr float kNearFirst[kScale] = {0.375f, 0.125f, 0.875f, 0.625f};
-
-template <int N>
-ALWAYS_INLINE F<N> at_pixel(const float* between, int px) {
-  const float* left = between + kFirst[px] + 1;
-  return load<N>(left) * splat<N>(kNearFirst[px]) +
-         load<N>(left + 1) * splat<N>(1.0f - kNearFirst[px]);
+template <int SCALE>
+constexpr int first_of(int pixel) {
+  return pixel < SCALE / 2 ? -1 : 0;
+}
+template <int SCALE>
+constexpr float near_first(int pixel) {
+  return 1.0f - ((static_cast<float>(pixel) + 0.5f) / SCALE - 0.5f - first_of<SCALE>(pixel));
 }
 
-// Some cells of one row of pixels: class ids and confidence of a cell's four pixels in one word.
-// `between` holds the class scores, interpolated in rows: (classes, width), from a cell before on;
-// and then the inverse temperature, if there is one.
-template <int N>
+template <int N, int SCALE>
+ALWAYS_INLINE F<N> at_pixel(const float* between, int px) {
+  const float* left = between + first_of<SCALE>(px) + 1;
+  return load<N>(left) * splat<N>(near_first<SCALE>(px)) +
+         load<N>(left + 1) * splat<N>(1.0f - near_first<SCALE>(px));
+}
+
+// Some cells of one row of pixels: class ids and confidence of four pixels, from `pixel` on, of
+// each cell in one word. `between` holds the class scores, interpolated in rows: (classes, width),
+// from a cell before on; and then the inverse temperature, if there is one.
+template <int N, int SCALE>
 ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int width, int cell,
-                                uint32_t* all_ids, uint32_t* all_confidence, F<N>* sum,
-                                I<N>* count) {
+                                int pixel, uint32_t* all_ids, uint32_t* all_confidence,
+                                F<N>* sum, I<N>* count) {
   float score[kMaxClasses][N];
   U<N> ids = U<N>{}, confidence = U<N>{};
-  for (int px = 0; px < kScale; ++px) {
+  for (int i = 0; i < 4; ++i) {
+    const int px = pixel + i;
     F<N> top = splat<N>(-3.0e38f);
     I<N> best = I<N>{};
     for (int k = 0; k < a.classes; ++k) {
-      const F<N> x = at_pixel<N>(between + k * width, px);
+      const F<N> x = at_pixel<N, SCALE>(between + k * width, px);
       store<N>(score[k], x);
       const I<N> better = x > top;
       top = better ? x : top;
@@ -66,27 +72,31 @@ ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int w
     }
     F<N> total = F<N>{};
     if (a.inverse_temperature) {
-      const F<N> inverse = at_pixel<N>(between + a.classes * width, px);
+      const F<N> inverse = at_pixel<N, SCALE>(between + a.classes * width, px);
       for (int k = 0; k < a.classes; ++k)
         total += exp_negative<N>((load<N>(score[k]) - top) * inverse);
     } else {
       for (int k = 0; k < a.classes; ++k) total += exp_negative<N>(load<N>(score[k]) - top);
     }
     const F<N> probability = splat<N>(1.0f) / total;
-    const I<N> inside = (counting<N>() + cell) * kScale + px < a.width;
+    const I<N> inside = (counting<N>() + cell) * SCALE + px < a.width;
     *sum += inside ? probability : F<N>{};
     *count -= inside & (probability >= splat<N>(a.threshold));  // true is -1
     const F<N> rounded = probability * splat<N>(255.0f) + splat<N>(12582912.0f);
-    ids |= (U<N>)best << (8 * px);
-    confidence |= ((U<N>)rounded & 0xff) << (8 * px);
+    ids |= (U<N>)best << (8 * i);
+    confidence |= ((U<N>)rounded & 0xff) << (8 * i);
   }
-  memcpy(all_ids, &ids, sizeof ids);
-  memcpy(all_confidence, &confidence, sizeof confidence);
+  constexpr int words = SCALE / 4;
+  for (int i = 0; i < N; ++i) {
+    all_ids[i * words] = ids[i];
+    all_confidence[i * words] = confidence[i];
+  }
 }
 
-// Sixteen cells of one row, so 64 x 4 pixels.
+// Sixteen cells of one row.
+template <int SCALE>
 void render_block(const RenderArgs& a, int row, int block) {
-  constexpr int N = kWide, WIDTH = 2 * kRenderBlock;  // 18 are used
+  constexpr int N = kWide, WIDTH = 2 * kRenderBlock, WORDS = SCALE / 4;  // 18 are used
   const int first = block * kRenderBlock;
   const int planes = a.classes + (a.inverse_temperature ? 1 : 0);
   float plane[3][kMaxClasses + 1][WIDTH], between[kMaxClasses + 1][WIDTH];
@@ -102,19 +112,23 @@ void render_block(const RenderArgs& a, int row, int block) {
   }
   F<N> sum = F<N>{};
   I<N> count = I<N>{};
-  for (int py = 0; py < kScale && row * kScale + py < a.height; ++py) {
-    const float near = kNearFirst[py];
+  for (int py = 0; py < SCALE && row * SCALE + py < a.height; ++py) {
+    const float near = near_first<SCALE>(py);
     for (int k = 0; k < planes; ++k) {
-      const float *upper = plane[kFirst[py] + 1][k], *under = plane[kFirst[py] + 2][k];
+      const float *upper = plane[first_of<SCALE>(py) + 1][k];
+      const float* under = plane[first_of<SCALE>(py) + 2][k];
       for (int i = 0; i < kRenderBlock + 2; i += N)
         store<N>(between[k] + i, load<N>(upper + i) * splat<N>(near) +
                                      load<N>(under + i) * splat<N>(1.0f - near));
     }
-    uint32_t ids[kRenderBlock], confidence[kRenderBlock];
+    uint32_t ids[kRenderBlock * WORDS], confidence[kRenderBlock * WORDS];
     for (int i = 0; i < kRenderBlock; i += N)
-      render_cells<N>(a, &between[0][i], WIDTH, first + i, ids + i, confidence + i, &sum, &count);
-    const int64_t pixel = static_cast<int64_t>(row * kScale + py) * a.width + first * kScale;
-    const int bytes = smaller_of(kRenderBlock * kScale, a.width - first * kScale);
+      for (int word = 0; word < WORDS; ++word)
+        render_cells<N, SCALE>(a, &between[0][i], WIDTH, first + i, 4 * word,
+                               ids + i * WORDS + word, confidence + i * WORDS + word, &sum,
+                               &count);
+    const int64_t pixel = static_cast<int64_t>(row * SCALE + py) * a.width + first * SCALE;
+    const int bytes = smaller_of(kRenderBlock * SCALE, a.width - first * SCALE);
     if (bytes > 0) {
       memcpy(a.ids + pixel, ids, bytes);
       memcpy(a.confidence + pixel, confidence, bytes);
@@ -139,7 +153,9 @@ void render(const RenderArgs& a, int first_row, int last_row) {
       const int last = smaller_of((block + 1) * kRenderBlock, a.columns);
       for (int x = block * kRenderBlock; x < last && !changed; ++x)
         changed = a.changed[row * a.columns + x] != 0;
-      if (changed) render_block(a, row, block);
+      if (!changed) continue;
+      if (a.scale == 4) render_block<4>(a, row, block);
+      else render_block<8>(a, row, block);
     }
 }
 
@@ -154,6 +170,9 @@ void gate(const GateArgs& a, int first, int last) {
       tops = larger<N>(tops, lanes + k < a.classes ? load<N>(scores + k) : lowest);
     float top = tops[0];
     for (int k = 1; k < N; ++k) top = tops[k] > top ? tops[k] : top;
+    int best = 0;
+    while (best + 1 < a.classes && scores[best] != top) ++best;
+    const float threshold = a.thresholds[best];
     F<N> totals = F<N>{}, weighted = F<N>{};
     for (int k = 0; k < a.classes; k += N) {
       const F<N> below = load<N>(scores + k) - splat<N>(top);
@@ -168,8 +187,8 @@ void gate(const GateArgs& a, int first, int last) {
       total += totals[k];
       mean += weighted[k];
     }
-    const bool active = a.entropy ? __builtin_logf(total) - mean / total >= a.threshold
-                                  : 1.0f / total <= a.threshold;
+    const bool active = a.entropy ? __builtin_logf(total) - mean / total >= threshold
+                                  : 1.0f / total <= threshold;
     a.active[row_of(a.at[i]) * a.columns + column_of(a.at[i])] = active;
   }
 }

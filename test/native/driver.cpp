@@ -36,7 +36,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kFinest = 2, kLevels = 4;  // branches lie at levels 2 to 5 at most
-constexpr int kCases = 6, kRounds = 8;   // of an episode
+constexpr int kExits = 4, kCases = 6, kRounds = 8;   // of an episode
 constexpr double kWholeFrame = 1e6;      // seconds
 constexpr double kFloatTolerance = 1e-4, kBFloatTolerance = 0.1;  // of the largest score
 
@@ -79,6 +79,7 @@ class Network {
   explicit Network(Random& random) : random_(random) {
     classes = random.whole(2, 20);
     entropy = random.chance(0.5);
+    thresholds.resize(static_cast<size_t>(kExits - 1) * classes);
     for (float& threshold : thresholds)
       threshold = static_cast<float>(entropy ? random.real(0.3, 1.0) * std::log(classes)
                                              : random.real(1.0 / classes, 1.0));
@@ -94,7 +95,7 @@ class Network {
     std::vector<int> heads = {0, 1, 2, random.whole(0, 2)};
     random.shuffle(heads);
     const int most = random.whole(2, kLevels);
-    for (exit_ = 1; exit_ <= ADPC_EXITS; ++exit_) {
+    for (exit_ = 1; exit_ <= kExits; ++exit_) {
       if (static_cast<int>(branches.size()) < most)
         branches.push_back(conv(branches.back(), channels(), {3, 2, true, true}));
       for (int& branch : branches) branch = block(branch);
@@ -118,7 +119,8 @@ class Network {
 
   int classes;
   bool entropy, calibrated;
-  float thresholds[ADPC_EXITS - 1], temperatures[ADPC_EXITS], confident;
+  std::vector<float> thresholds;  // (exits - 1, classes)
+  float temperatures[kExits], confident;
   std::vector<float> table;
 
  private:
@@ -311,7 +313,7 @@ struct Case {
   int height = 0, width = 0;
   std::vector<uint8_t> pixels;  // (height, width, 3)
   int adaptive = 0;
-  std::vector<uint8_t> active[ADPC_EXITS - 1];
+  std::vector<uint8_t> active[kExits - 1];
 
   int rows() const { return (height + 31) / 32 * 8; }
   int columns() const { return (width + 31) / 32 * 8; }
@@ -342,7 +344,7 @@ Case random_case(Random& random, int index) {
   result.adaptive = index % 3;
   const int rows = result.rows(), columns = result.columns();
   const int style = random.whole(0, 2);
-  for (int e = 0; e < ADPC_EXITS - 1 && result.adaptive == 2; ++e) {  // each within the one before
+  for (int e = 0; e < kExits - 1 && result.adaptive == 2; ++e) {  // each within the one before
     const double share = random.chance(0.2) ? random.whole(0, 1) : random.real(0.0, 1.0);
     const int top = random.whole(0, rows - 1), bottom = random.whole(top, rows - 1);
     const int left = random.whole(0, columns - 1), right = random.whole(left, columns - 1);
@@ -367,7 +369,7 @@ class Image {
     frame.height = from.height;
     frame.width = from.width;
     frame.adaptive = from.adaptive;
-    for (int e = 0; e < ADPC_EXITS - 1; ++e) {
+    for (int e = 0; e < kExits - 1; ++e) {
       active_[e] = from.active[e];
       frame.active[e] = active_[e].empty() ? nullptr : active_[e].data();
     }
@@ -426,7 +428,7 @@ class Image {
   }
 
   std::vector<float> normalised_;
-  std::vector<uint8_t> bytes_, active_[ADPC_EXITS - 1];
+  std::vector<uint8_t> bytes_, active_[kExits - 1];
 };
 
 // An exit's results.
@@ -442,10 +444,10 @@ class Plan {
   Plan(const Network& network, const std::string& isa, int type, int threads,
        bool calibrated = true)
       : network_(network), threads_(threads) {
-    const float ones[ADPC_EXITS] = {1.0f, 1.0f, 1.0f, 1.0f};
+    const float ones[kExits] = {1.0f, 1.0f, 1.0f, 1.0f};
     char error[200] = "";
-    plan_ = adpc_create(isa.c_str(), type, threads, network.classes, network.entropy,
-                        network.thresholds, calibrated ? network.temperatures : ones,
+    plan_ = adpc_create(isa.c_str(), type, threads, network.classes, kExits, kFinest, 32,
+                        network.entropy, network.thresholds.data(), calibrated ? network.temperatures : ones,
                         network.confident, network.table.data(), error, sizeof error);
     if (!plan_) fail("no plan: ", error);
     if (isa != adpc_instruction_set(plan_)) fail(isa, " became ", adpc_instruction_set(plan_));
@@ -468,7 +470,7 @@ class Plan {
   Exits finish(const Case& what, Random* random) const {
     const auto began = Clock::now();
     Exits exits;
-    for (int exit = 1; exit <= ADPC_EXITS; ++exit) {
+    for (int exit = 1; exit <= kExits; ++exit) {
       const size_t pixels = static_cast<size_t>(what.height) * what.width;
       Exit result;
       const uint8_t filling = random ? random->byte() : 0xa5;  // what nobody writes differs
@@ -493,11 +495,11 @@ class Plan {
   void drop(const Case& what, Random& random) const {
     const Image image(what, network_.table, &random);
     const size_t pixels = static_cast<size_t>(what.height) * what.width;
-    std::vector<Exit> exits(ADPC_EXITS + 1);
+    std::vector<Exit> exits(kExits + 1);
     start(image);
     ++dropped;
     int exit = 0;
-    for (int slices = random.whole(0, 12); slices > 0 && exit < ADPC_EXITS; --slices) {
+    for (int slices = random.whole(0, 12); slices > 0 && exit < kExits; --slices) {
       exits[exit].ids.resize(pixels);
       exits[exit].confidence.resize(pixels);
       const Exit* before = exit ? &exits[exit - 1] : nullptr;
@@ -553,7 +555,7 @@ class Plan {
   }
 
   void check_seconds(double elapsed) const {
-    std::vector<double> seconds(static_cast<size_t>(network_.steps() + 1 + 2 * ADPC_EXITS), -1.0);
+    std::vector<double> seconds(static_cast<size_t>(network_.steps() + 1 + 2 * kExits), -1.0);
     adpc_seconds(plan_, seconds.data(), static_cast<int>(seconds.size()));
     double sum = 0.0;
     for (double part : seconds) {
@@ -660,7 +662,7 @@ class Episode {
       for (size_t c = 0; c < cases_.size(); ++c) {
         say("comparison with portable", sets_[s], 1, cases_[c]);
         // active maps of its own are another machine's
-        const size_t count = cases_[c].adaptive == 1 ? 1 : ADPC_EXITS;
+        const size_t count = cases_[c].adaptive == 1 ? 1 : kExits;
         expect_near(expected_[s][c], expected_.back()[c], type_, count);
       }
     const auto set = static_cast<size_t>(random_.whole(0, static_cast<int>(sets_.size()) - 1));
@@ -800,8 +802,8 @@ void check_refusal() {
   Random random(0);
   const Network network(random);
   char error[200] = "";
-  if (adpc_create("none", ADPC_FLOAT32, 1, network.classes, 0, network.thresholds,
-                  network.temperatures, 0.5f, network.table.data(), error, sizeof error))
+  if (adpc_create("none", ADPC_FLOAT32, 1, network.classes, kExits, kFinest, 32, 0,
+                  network.thresholds.data(), network.temperatures, 0.5f, network.table.data(), error, sizeof error))
     fail("a plan for an instruction set that there is not");
   if (!std::strstr(error, "portable")) fail("a refusal that says \"", error, "\"");
 }
