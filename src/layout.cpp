@@ -213,8 +213,12 @@ void Layout::resize(int height, int width, int threads) {
     for (int s = 0; s < op.spec.source_count; ++s) {
       const int source = slots_[op.spec.sources[s]].level;
       const bool pooled = op.spec.pooled != 0;
-      op.rows[s] = AxisTable(cells_of(height, source), cells_of(height, level), pooled);
-      op.columns[s] = AxisTable(cells_of(width, source), cells_of(width, level), pooled);
+      int taps = 1;
+      for (int pass = 0; pass < 2; ++pass) {  // once the wider axis is known
+        op.rows[s] = AxisTable(cells_of(height, source), cells_of(height, level), pooled, taps);
+        op.columns[s] = AxisTable(cells_of(width, source), cells_of(width, level), pooled, taps);
+        taps = std::max(op.rows[s].taps(), op.columns[s].taps());
+      }
     }
   }
   height_ = height;

@@ -523,8 +523,12 @@ struct adpc_plan {
 
   void finish_exit() {
     result_ = {};
-    for (float sum : block_sum_) result_.confidence_sum += sum;
-    for (int32_t count : block_count_) result_.confident_pixels += count;
+    const int level = level_of_scores();
+    const int blocks = (layout_.columns(level) + kRenderBlock - 1) / kRenderBlock;
+    for (int b = 0; b < layout_.rows(level) * blocks; ++b) {
+      result_.confidence_sum += block_sum_[b];
+      result_.confident_pixels += block_count_[b];
+    }
     for (int i = 0; i < kLevels; ++i) {
       const int level = kFinest + i;
       result_.positions[i] = static_cast<int64_t>(layout_.all(level).size());

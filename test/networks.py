@@ -11,6 +11,7 @@ from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network
 
+COARSE_EXITS = 3  # of coarse_tiny
 LOGIT_SPREAD = 2.0  # top probabilities from nearly equal to nearly sure, median about 0.6
 
 

@@ -16,7 +16,15 @@ import torch
 from networks import random_image, random_network
 from shared import ROOT, camvid
 from test_parity import FIXTURES, build, reference
-from test_plan import CASES, TEMPERATURES, calibrated_exits, picture, without_temperatures
+from test_plan import (
+    CASES,
+    calibrated_exits,
+    cells_of,
+    picture,
+    scale_of,
+    with_temperatures,
+    without_temperatures,
+)
 
 from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.metrics import Confusion
@@ -86,12 +94,12 @@ def test_every_exit_equals_the_networks(case: str, adaptive: bool, instruction_s
         count += 1
         assert done.exit_index == count
         assert_close(plan.logits(), out.logits)
-        rendered, mean = render(out.logits, (50, 90), 4)
+        rendered, mean = render(out.logits, (50, 90), scale_of(network, out.exit_index))
         assert (done.rendered.class_ids == rendered.class_ids).mean() > 0.999
         assert np.abs(done.rendered.confidence.astype(int) - rendered.confidence).max() <= 1
         assert done.mean_confidence == pytest.approx(mean, abs=1e-4)
         if out.next_active is not None:
-            assert done.active_share == pytest.approx(out.next_active.share((16, 24)))
+            assert done.active_share == pytest.approx(out.next_active.share(cells_of(out.logits)))
     assert count == network.config.exit_count
     assert done.macs == count_frame(network, x, adaptive).macs[-1]
 
@@ -100,15 +108,17 @@ def test_every_exit_equals_the_networks(case: str, adaptive: bool, instruction_s
 @pytest.mark.parametrize(
     'shares', [(0.8, 0.6, 0.37), (0.2, 0.05, 0.01), (1.0, 0.5, 0.0), (0, 0, 0), (1, 1, 1)]
 )
-@pytest.mark.parametrize('case', ['redesigned', 'plain', 'entropy'])
+@pytest.mark.parametrize('case', ['redesigned', 'plain', 'entropy', 'coarse'])
 def test_injected_active_maps_rule_the_stages(
     case: str, shares: tuple[float, float, float], instruction_set: str
 ) -> None:
     network = random_network(seed=1, **CASES[case])
     plan = CpuPlan(compile_network(network), threads=2, instruction_set=instruction_set)
+    levels = network.config.sizes.exit_levels
+    cell = 2 ** levels[0]
     for seed, size in enumerate([(64, 96), (32, 32), (128, 32)]):
         image = random_image(*size, seed)
-        maps = nested_maps((size[0] // 4, size[1] // 4), shares, seed)
+        maps = nested_maps((size[0] // cell, size[1] // cell), shares[: len(levels) - 1], seed)
         with torch.inference_mode():
             expected = [out.logits for out in network.exits(image, active_maps=maps)]
         got = scores_of(plan, lambda: plan.execute(image, active_maps=maps))  # noqa: B023
@@ -118,7 +128,7 @@ def test_injected_active_maps_rule_the_stages(
 
 def calibrated_plans(case: str, instruction_set: str) -> tuple[AnytimeNetwork, list[CpuPlan]]:
     """Give a network with temperatures, its plan, and one whose temperatures are 1."""
-    network = random_network(seed=0, temperatures=TEMPERATURES, **CASES[case])
+    network = with_temperatures(case)
     programs = [compile_network(n) for n in (network, without_temperatures(network))]
     return network, [CpuPlan(p, threads=2, instruction_set=instruction_set) for p in programs]
 

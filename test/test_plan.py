@@ -9,17 +9,17 @@ import types
 import numpy as np
 import pytest
 import torch
-from networks import random_image, random_network
+from networks import COARSE_EXITS, random_image, random_network
 from torch.nn import functional
 
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork, Exit
 from adpc_ros.network.exits import Heads
-from adpc_ros.network.families import build_network
+from adpc_ros.network.families import NetworkConfig, build_network
 from adpc_ros.network.macs import count_frame
 from adpc_ros.runtime import torch_layers
 from adpc_ros.runtime.compile import compile_network
-from adpc_ros.runtime.images import render, to_input
+from adpc_ros.runtime.images import padded_size, render, to_input
 from adpc_ros.runtime.plan import ComputedExit, Plan, make_plan
 from adpc_ros.runtime.program import Conv
 from adpc_ros.runtime.torch_plan import Done, TorchPlan
@@ -30,6 +30,18 @@ CASES = {
     'plain': dict(heads=Heads.PLAIN, adaptivity=Adaptivity(thresholds=(0.6,) * 3, window=3)),
     'without_masks': dict(adaptivity=None),
     'base': dict(heads=Heads.NONE, adaptivity=None),
+    'coarse': dict(architecture='coarse_tiny', adaptivity=Adaptivity(thresholds=(0.6,))),
+    'coarse_by_class': dict(
+        architecture='coarse_tiny',
+        adaptivity=Adaptivity(
+            thresholds=(0.6,),
+            class_thresholds=tuple(
+                tuple(0.4 + 0.04 * ((3 * k + exit_index) % 11) for k in range(11))
+                for exit_index in range(COARSE_EXITS - 1)
+            ),
+        ),
+    ),
+    'coarse_base': dict(architecture='coarse_tiny', heads=Heads.NONE, adaptivity=None),
 }
 TEMPERATURES = (2.5, 0.6, 1.5, 0.8)
 DEVICES = [
@@ -43,6 +55,20 @@ DEVICES = [
 def picture(size: tuple[int, int] = (50, 70), seed: int = 0) -> np.ndarray:
     soft = random_image(*size, seed)[0].permute(1, 2, 0).numpy() * 60 + 120
     return soft.clip(0, 255).astype(np.uint8)
+
+
+def cells_of(logits: torch.Tensor) -> tuple[int, int]:
+    return logits.shape[2], logits.shape[3]
+
+
+def scale_of(network: AnytimeNetwork, exit_index: int) -> int:
+    """Give the pixels of a cell of an exit's class scores, on either axis."""
+    return 2 ** network.config.sizes.exit_levels[exit_index - 1]
+
+
+def with_temperatures(case: str) -> AnytimeNetwork:
+    stages = COARSE_EXITS if case.startswith('coarse') else 4
+    return random_network(seed=0, temperatures=TEMPERATURES[:stages], **CASES[case])
 
 
 def torch_plan_of(network: AnytimeNetwork, device: str = 'cpu') -> TorchPlan:
@@ -71,8 +97,7 @@ def test_every_exit_equals_the_networks(case: str, adaptive: bool, device: str) 
     for done, out in zip(got, expected):
         assert_close(done.logits, out.logits)
         if out.next_active is not None:
-            share = out.next_active.share((16, 24))
-            assert done.active_share == pytest.approx(share)
+            assert done.active_share == pytest.approx(out.next_active.share(cells_of(out.logits)))
     if adaptive and network.config.adaptivity is not None:
         shares = [done.active_share for done in got[:-1]]
         assert all(0.05 < share < 0.95 for share in shares), 'the case must mask some positions'
@@ -197,7 +222,7 @@ def test_a_programs_steps_read_only_what_is_there(case: str) -> None:
 
 
 @pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])
-@pytest.mark.parametrize('case', ['redesigned', 'base'])
+@pytest.mark.parametrize('case', ['redesigned', 'base', 'coarse'])
 def test_a_segmented_image_is_the_networks_rendered(case: str, adaptive: bool) -> None:
     network = random_network(seed=0, **CASES[case])
     image = picture()
@@ -214,7 +239,7 @@ def test_a_segmented_image_is_the_networks_rendered(case: str, adaptive: bool) -
         out = expected[count]
         count += 1
         assert computed.exit_index == count
-        rendered, mean = render(out.logits, (50, 70), 4)
+        rendered, mean = render(out.logits, (50, 70), scale_of(network, out.exit_index))
         assert (computed.rendered.class_ids == rendered.class_ids).mean() > 0.999
         difference = computed.rendered.confidence.astype(int) - rendered.confidence
         assert np.abs(difference).max() <= 1
@@ -226,30 +251,34 @@ def test_a_segmented_image_is_the_networks_rendered(case: str, adaptive: bool) -
     assert count == network.config.exit_count
     counts, shares = count_frame(network, x, adaptive)
     assert computed.macs == counts[-1]
+    half = (x.shape[2] // 2, x.shape[3] // 2)
     names = [(step.name, step.exit_index) for step in plan.program.steps]
     times = plan.step_times()
     assert [t[:2] for t in times] == names
-    assert times[0].shape == (64, 32, 48)
+    assert times[0].shape == (network.get_submodule(names[0][0]).out_channels, *half)
     assert all(t.seconds > 0 for t in times)
-    at_quarter = {t.exit_index: t.active_share for t in times if t.shape[1:] == (16, 24)}
-    assert list(at_quarter.values()) == pytest.approx(shares)
+    last = {t.exit_index: t.active_share for t in times}  # each exit's own scores
+    assert list(last.values()) == pytest.approx(shares)
 
 
 def calibrated_confidence(
-    exits: list[Exit], temperatures: tuple[float, ...], size: tuple[int, int]
+    exits: list[Exit], config: NetworkConfig, size: tuple[int, int]
 ) -> list[np.ndarray]:
     """Give the (H, W) confidence of each exit, 0 to 1; per cell, who computed it is kept."""
+    padded = padded_size(size, config)
     results = []
-    inverses = 1 / torch.tensor(temperatures)
+    inverses = 1 / torch.tensor(config.temperatures)
     maker = torch.zeros(0)
     for out in exits:
         cells = (out.logits.shape[2], out.logits.shape[3])
         if out.active is None:
             maker = torch.full(cells, out.exit_index)
         else:
+            maker = maker.repeat_interleave(cells[0] // len(maker), 0)  # the nearest cell
+            maker = maker.repeat_interleave(cells[1] // maker.shape[1], 1)
             maker[out.active.at(cells)[0, 0]] = out.exit_index
         scores, inverse = (
-            functional.interpolate(x, scale_factor=4, mode='bilinear', align_corners=False)
+            functional.interpolate(x, padded, mode='bilinear', align_corners=False)
             for x in (out.logits, inverses[maker - 1][None, None])
         )
         confidence = functional.softmax(scores * inverse, dim=1).amax(dim=1)[0]
@@ -268,11 +297,11 @@ def calibrated_exits(
     """
     size = (image.shape[0], image.shape[1])
     x = to_input(image, network.config, torch.device('cpu'))
-    temperatures = network.config.temperatures
+    config = network.config
     with torch.inference_mode():
         exits = list(network.exits(x, **options))
     carried = []
-    expected = calibrated_confidence(exits, temperatures, size)
+    expected = calibrated_confidence(exits, config, size)
     both = zip(*((d for d in p.segment(image, **options) if d) for p in (plan, plain)))
     for out, confidence, (done, raw) in zip(exits, expected, both, strict=True):
         assert torch.equal(plan.logits(), plain.logits())
@@ -285,13 +314,13 @@ def calibrated_exits(
             sure = (confidence >= threshold).mean()
             assert done.confident_share == pytest.approx(sure, abs=1e-3)
         own = out._replace(active=None)
-        (everywhere,) = calibrated_confidence([own], temperatures, size)
+        (everywhere,) = calibrated_confidence([own], config, size)
         carried.append(int((np.abs(everywhere - confidence) > 0.05).sum()))
     return carried
 
 
 def without_temperatures(network: AnytimeNetwork) -> AnytimeNetwork:
-    config = dataclasses.replace(network.config, temperatures=(1.0,) * 4)
+    config = dataclasses.replace(network.config, temperatures=None)
     plain = build_network(config).eval()
     plain.load_state_dict(network.state_dict())
     return plain
@@ -302,7 +331,7 @@ def without_temperatures(network: AnytimeNetwork) -> AnytimeNetwork:
 def test_confidence_has_the_temperature_of_the_exit_that_predicted(
     case: str, adaptive: bool
 ) -> None:
-    network = random_network(seed=0, temperatures=TEMPERATURES, **CASES[case])
+    network = with_temperatures(case)
     plans = [torch_plan_of(n) for n in (network, without_temperatures(network))]
     carried = calibrated_exits(network, *plans, picture((150, 70)), adaptive=adaptive)
     if adaptive and network.config.adaptivity is not None:

@@ -88,20 +88,14 @@ class Sizes:
 
 
 FIRST_LEVEL = 3  # of exit 1
-_LITE = (
-    (16, 3, 1, 1),
-    (24, 3, 2, 6),
-    (40, 5, 2, 6),
-    (80, 3, 2, 6),
-    (112, 5, 1, 6),
-    (192, 5, 2, 6),
-)
+_LITE = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6))
 
 
-def _lite(*blocks: int, last: int = 320) -> tuple[TrunkStage, ...]:
-    """Give EfficientNet-lite's trunk with so many blocks in its stages."""
-    shapes = [*_LITE, (last, 3, 1, 6)]
-    return tuple(TrunkStage(*shape, count) for shape, count in zip(shapes, blocks))
+def _lite(channels: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[TrunkStage, ...]:
+    """Give EfficientNet-lite's trunk with such widths and so many blocks in its stages."""
+    return tuple(
+        TrunkStage(width, *shape, count) for width, shape, count in zip(channels, _LITE, blocks)
+    )
 
 
 SIZES = {
@@ -110,9 +104,16 @@ SIZES = {
         Sizes(
             'coarse_s',
             32,
-            _lite(1, 2, 2, 3, 3, 4, 1),
+            _lite((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 2, 2, 2, 1)),  # -lite0, shortened
             64,
             (Refinement(3, 64, 2), Refinement(2, 48, 1), Refinement(2, 48, 2)),
+        ),
+        Sizes(
+            'coarse_l',
+            32,
+            _lite((16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1)),  # -lite2
+            128,
+            (Refinement(3, 128, 2), Refinement(2, 64, 2), Refinement(2, 64, 4)),
         ),
         Sizes(
             'coarse_tiny',

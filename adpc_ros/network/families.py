@@ -99,6 +99,11 @@ class NetworkConfig:
         """Number of exits: one for each stage, or 1 if heads is none."""
         return 1 if self.heads is Heads.NONE else self.stage_count
 
+    @property
+    def exit_levels(self) -> tuple[int, ...]:
+        """Of each exit that there is, the log2 of the scale of its class scores."""
+        return self.sizes.exit_levels[-self.exit_count :]
+
     def has_exit(self, stage: int) -> bool:
         """Tell whether a stage, counted from 1, ends with an exit."""
         return self.heads is not Heads.NONE or stage == self.stage_count

@@ -240,7 +240,8 @@ class CpuPlan:
         if image.shape != (1, 3, *padded_size(size, self.config)) or not right:
             raise ValueError(
                 'expected a (1, 3, H, W) float32 image on the CPU, H and W multiples of '
-                f'{self.config.sizes.size_multiple}, got {tuple(image.shape)} {image.dtype} on {image.device}'
+                f'{self.config.sizes.size_multiple}, got {tuple(image.shape)} {image.dtype} '
+                f'on {image.device}'
             )
         image = image.contiguous()
         frame = native.Frame(normalised=image.data_ptr(), height=size[0], width=size[1])
@@ -323,8 +324,8 @@ class CpuPlan:
         return maps
 
     def _level_of(self, exit_index: int) -> int:
-        """Give the log2 of an exit's scale."""
-        return self.config.sizes.exit_levels[exit_index - 1]
+        """Give the log2 of the scale of an exit, which counts those that there are."""
+        return self.config.exit_levels[exit_index - 1]
 
     def _array(self, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Give an array that nobody else holds: views of an array hold it, too."""
@@ -385,7 +386,7 @@ class CpuPlan:
                     share = self._active_share(exit_index, level)
                     times.append(StepTime(steps[i].name, exit_index, shape, seconds[i], share))
             result = self._exits[position]
-            level = self._level_of(exit_index)
+            level = self._level_of(position + 1)
             scores = (self.config.class_count, *cells_of(self._size, level))
             for name, offset in (('output', 0), ('gate', stages)):
                 spent = seconds[count + exit_index + offset]

@@ -175,15 +175,13 @@ class _Lowering:
         return self.levels[exit_index - 1]
 
     def scores_of(self, index: int, step: Step) -> int:
-        """Give the slot of an exit's scores; where it is finer, what is carried over goes there."""
+        """Give the slot of an exit's scores; a finer one is filled with what is carried over."""
         level = self.exit_level(step.exit_index)
         if level != self.scores_level:
             before = self.scores
             self.scores = self.new(level, *self.slot(before).parts, wide=True)
             self.scores_level = level
-            op = NativeOp(
-                native.RESAMPLE, index, step.exit_index, self.scores, sources=(before,)
-            )
+            op = NativeOp(native.RESAMPLE, index, step.exit_index, self.scores, sources=(before,))
             self.result.ops.append(op)
         return self.scores
 
