@@ -83,8 +83,9 @@ class CpuPlan:
         config = self._program.config
         adaptivity, classes = config.adaptivity, config.class_count
         thresholds = torch.ones(config.stage_count - 1, classes)
-        for i, row in enumerate(thresholds if adaptivity else ()):
-            row[:] = torch.tensor(adaptivity.thresholds_of(i + 1))
+        if adaptivity is not None:
+            for i, row in enumerate(thresholds):
+                row[:] = torch.tensor(adaptivity.thresholds_of(i + 1))
         values = torch.arange(256, dtype=torch.float32)
         table = torch.stack(
             [(values - mean * 255) / (std * 255) for mean, std in zip(config.mean, config.std)]
