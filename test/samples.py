@@ -13,11 +13,16 @@ from adpc_ros.learning.sample import Sample
 Bytes = NDArray[np.uint8]
 
 
-def write_sample(root: Path, name: str, image: Bytes, label: Bytes) -> None:
+def write_sample(
+    root: Path, name: str, image: Bytes, label: Bytes, soft: Bytes | None = None
+) -> None:
     (root / 'image').mkdir(parents=True, exist_ok=True)
     (root / 'label').mkdir(exist_ok=True)
     Image.fromarray(image).save(root / 'image' / f'{name}.jpg', quality=95, subsampling=0)
     Image.fromarray(label).save(root / 'label' / f'{name}.png')
+    if soft is not None:
+        (root / 'soft').mkdir(exist_ok=True)
+        Image.fromarray(soft.reshape(-1, soft.shape[2])).save(root / 'soft' / f'{name}.png')
 
 
 def blocks(seed: int, size: tuple[int, int] = (64, 96)) -> Sample:

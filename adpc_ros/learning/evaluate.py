@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID
 from adpc_ros.learning.metrics import Confusion, Reliability, mean_iou
+from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.streaming import latest_at_arrival, rendered_exits
 from adpc_ros.network.adaptivity import Adaptivity, active_positions
 from adpc_ros.network.anytime import AnytimeNetwork
@@ -23,7 +24,7 @@ from adpc_ros.runtime.plan import ComputedExit, Plan, make_plan
 
 _CELL = 4  # pixels of a position of class scores, on either axis
 
-Labelled = Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+Labelled = Iterable[Sample | tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 
 class Evaluation(NamedTuple):
@@ -82,7 +83,7 @@ def evaluate(
     Judge every exit at full size, single scale, without flip.
 
     :param network: in evaluation mode.
-    :param samples: pairs of (H, W, 3) uint8 RGB image and (H, W) uint8 label, any sizes.
+    :param samples: samples, or pairs of (H, W, 3) uint8 RGB image and (H, W) uint8 label.
     :param adaptive: False computes every position.
     :param period_s: given, the images are also taken as a clip with this many seconds from one
         to the next, and all of its masks are kept meanwhile.
@@ -152,7 +153,7 @@ def _evaluate(plan: Plan, samples: Labelled, adaptive: bool, period_s: float | N
     macs: list[list[int]] = []
     exit_s: list[list[float]] = []
     clip: list[tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]] = []
-    for image, label in samples:
+    for image, label in ((sample[0], sample[1]) for sample in samples):
         computed: list[ComputedExit] = []
         exit_s.append([])
         active: Tensor | None = None

