@@ -13,11 +13,16 @@ from adpc_ros.learning.sample import Sample
 Bytes = NDArray[np.uint8]
 
 
-def write_sample(root: Path, name: str, image: Bytes, label: Bytes) -> None:
+def write_sample(
+    root: Path, name: str, image: Bytes, label: Bytes, soft: Bytes | None = None
+) -> None:
     (root / 'image').mkdir(parents=True, exist_ok=True)
     (root / 'label').mkdir(exist_ok=True)
     Image.fromarray(image).save(root / 'image' / f'{name}.jpg', quality=95, subsampling=0)
     Image.fromarray(label).save(root / 'label' / f'{name}.png')
+    if soft is not None:
+        (root / 'soft').mkdir(exist_ok=True)
+        Image.fromarray(soft.reshape(-1, soft.shape[2])).save(root / 'soft' / f'{name}.png')
 
 
 def blocks(seed: int, size: tuple[int, int] = (64, 96)) -> Sample:
@@ -32,6 +37,16 @@ def blocks(seed: int, size: tuple[int, int] = (64, 96)) -> Sample:
     image = colours[label] + rng.normal(0, 12, (*size, 3))
     label[-4:] = 11  # CamVid's own id of the unlabelled
     return Sample(np.clip(image, 0, 255).astype(np.uint8), label)
+
+
+def taught(seed: int, size: tuple[int, int] = (64, 96)) -> Sample:
+    """Give blocks with soft labels that are sure of the label."""
+    image, label, _ = blocks(seed, size)
+    cells = label[2::4, 2::4]
+    soft = np.zeros((11, *cells.shape), np.uint8)
+    for class_id in range(11):
+        soft[class_id][cells == class_id] = 255
+    return Sample(image, label, soft)
 
 
 def write_tree(root: Path) -> Path:

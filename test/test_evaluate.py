@@ -37,7 +37,7 @@ def test_evaluation_adds_up_single_images(adaptive: bool) -> None:
     result = evaluate(network, samples, adaptive, progress=False)
     gimac, masked = [], []
     expected = [Confusion(11) for _ in range(4)]
-    for image, label in samples:
+    for image, label, _ in samples:
         x = to_input(image, network.config, torch.device('cpu'))
         counts, shares = count_frame(network, x, adaptive)
         gimac.append([count / GI for count in counts])

@@ -82,7 +82,7 @@ def test_image_and_label_stay_aligned_and_what_is_outside_is_unlabelled() -> Non
     padded = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        image, label = augment(sample, (64, 96), (0.6, 1.6), 0.0, rng)
+        image, label, _ = augment(sample, (64, 96), (0.6, 1.6), 0.0, rng)
         assert image.shape == (64, 96, 3) and label.shape == (64, 96)
         outside = label == IGNORE_ID
         assert (image[outside] == 118).all()
@@ -97,7 +97,7 @@ def test_a_flip_turns_both() -> None:
     sample = striped(32, 64)
     turned = 0
     for seed in range(8):
-        image, label = augment(sample, (32, 64), (1.0, 1.0), 0.0, np.random.default_rng(seed))
+        image, label, _ = augment(sample, (32, 64), (1.0, 1.0), 0.0, np.random.default_rng(seed))
         flipped = not np.array_equal(label, sample.label)
         turned += flipped
         expected = sample.label[:, ::-1] if flipped else sample.label
@@ -130,7 +130,7 @@ def test_camvid_is_read_in_order_with_what_is_no_class_unlabelled(tmp_path: Path
     data = CamVid(write_tree(tmp_path) / 'train')
     assert len(data) == 6
     for seed, sample in enumerate(data):
-        image, label = blocks(seed)
+        image, label, _ = blocks(seed)
         assert sample.image.dtype == sample.label.dtype == np.uint8
         assert np.abs(sample.image - image.astype(int)).mean() < 5  # JPEG
         np.testing.assert_array_equal(sample.label[:-4], label[:-4])
@@ -138,7 +138,7 @@ def test_camvid_is_read_in_order_with_what_is_no_class_unlabelled(tmp_path: Path
 
 
 def test_a_palette_label_gives_its_indices(tmp_path: Path) -> None:
-    image, label = blocks(0)
+    image, label, _ = blocks(0)
     write_sample(tmp_path, 'a', image, label)
     palette = Image.fromarray(label).convert('P')
     palette.putdata(label.ravel().tolist())
@@ -149,7 +149,7 @@ def test_a_palette_label_gives_its_indices(tmp_path: Path) -> None:
 def test_errors_of_a_data_set_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f'no images found: expected {tmp_path}/image/'):
         CamVid(tmp_path)
-    image, label = blocks(0)
+    image, label, _ = blocks(0)
     write_sample(tmp_path, 'a', image, label)
     write_sample(tmp_path, 'b', image, label[:32])
     data = CamVid(tmp_path)

@@ -22,7 +22,7 @@ from torch import Tensor
 from adpc_ros.__main__ import main
 from adpc_ros.labels import CAMVID
 from adpc_ros.learning import train as training
-from adpc_ros.learning.batches import Batch, Draws, draw_batches
+from adpc_ros.learning.batches import Batch, Draws, Sources, draw_batches
 from adpc_ros.learning.config import Optimizer, TrainConfig, read_config
 from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.distributed import Processes
@@ -283,17 +283,17 @@ def assert_same_batches(one: list[list[Batch]], other: list[list[Batch]]) -> Non
 
 def test_what_is_drawn_depends_on_no_worker_and_no_first_step(tree: Path) -> None:
     samples, config = CamVid(tree / 'train'), recipe(tree, tree)
-    batches = drawn(Draws(samples, None, config, 3))
-    by_workers = drawn(Draws(samples, None, replace(config, workers=2), 3))
+    batches = drawn(Draws(Sources(samples), config, 3))
+    by_workers = drawn(Draws(Sources(samples), replace(config, workers=2), 3))
     assert_same_batches(batches, by_workers)
-    assert_same_batches(batches[1:], drawn(Draws(samples, None, config, 3), first=1))
+    assert_same_batches(batches[1:], drawn(Draws(Sources(samples), config, 3), first=1))
 
 
 def test_processes_and_parts_share_a_batch(tree: Path) -> None:
     samples, config = CamVid(tree / 'train'), recipe(tree, tree, batch_size=4)
-    (((whole, _),),) = drawn(Draws(samples, None, config, 0))
+    (((whole, *_),),) = drawn(Draws(Sources(samples), config, 0))
     shares = [Processes(rank, 2, torch.device('cpu')) for rank in range(2)]
-    parts = Draws(samples, None, replace(config, accumulate=2), 0)
+    parts = Draws(Sources(samples), replace(config, accumulate=2), 0)
     (first,), (second,) = (drawn(parts, share) for share in shares)
     found = [step[part].image for part in range(2) for step in (first, second)]
     assert [len(images) for images in found] == [1, 1, 1, 1]
@@ -306,14 +306,14 @@ def test_a_file_that_a_worker_cannot_read_is_named(tree: Path, tmp_path: Path) -
     (tmp_path / 'image' / 'a1.jpg').write_bytes(b'nothing')
     config = recipe(tree, tree, workers=1)
     with pytest.raises(ValueError, match=r'cannot read .*image/a1\.jpg: expected an image'):
-        drawn(Draws(CamVid(tmp_path), None, config, 0))
+        drawn(Draws(Sources(CamVid(tmp_path)), config, 0))
 
 
 def one_step(config: TrainConfig) -> training.Training:
     """Take the first step of a training; gives it with its gradients."""
     run = training.Training(config, None, ALONE)
     run.network.train()
-    draws = Draws(run.samples, None, config, 0)
+    draws = Draws(run.sources, config, 0)
     run.losses = [run._optimize(next(iter(draw_batches(draws, ALONE))), adaptive=True)]
     return run
 
@@ -343,8 +343,8 @@ def test_exits_and_classes_weigh_as_the_recipe_says(tree: Path, tmp_path: Path) 
     torch.testing.assert_close(
         2 * gradients['conv1.weight'], dict(other.network.named_parameters())['conv1.weight'].grad
     )
-    draws = Draws(run.samples, None, run.config, 0)
-    ((image, label),) = next(iter(draw_batches(draws, ALONE)))
+    draws = Draws(run.sources, run.config, 0)
+    ((image, label, _),) = next(iter(draw_batches(draws, ALONE)))
     network = training.Training(run.config, None, ALONE).network.train()
     x, y = training.to_tensors(Batch(image, label), network.config, ALONE.device)
     expected = exit_losses(network(x), y, weights)
@@ -363,7 +363,7 @@ def test_parts_add_up_to_the_gradient_of_the_batch(
         for norm in run.network.modules():
             if isinstance(norm, torch.nn.BatchNorm2d):
                 norm.training = False
-        draws = Draws(run.samples, None, config, 0)
+        draws = Draws(run.sources, config, 0)
         parts = next(iter(draw_batches(draws, ALONE)))
         assert len(parts) == accumulate
         losses = run._optimize(parts, adaptive=True)
@@ -414,7 +414,7 @@ def test_batches_follow_seed_and_epoch_and_mix_in_what_is_synthetic(tree: Path) 
     config = recipe(tree, tree, synthetic_share=0.5, colour=0.0, scales=(1.0, 1.0))
 
     def draw(epoch: int) -> Bytes:
-        steps = drawn(Draws(samples, grey, config, epoch))
+        steps = drawn(Draws(Sources(samples, grey), config, epoch))
         assert [[len(part.image) for part in step] for step in steps] == [[2], [2], [2]]
         return np.concatenate([part.image for step in steps for part in step])
 

@@ -19,7 +19,7 @@ from adpc_ros.labels import IGNORE_ID, ClassSet
 from adpc_ros.learning.config import TrainConfig
 from adpc_ros.learning.distributed import Processes
 from adpc_ros.learning.sample import Sample
-from adpc_ros.learning.transforms import augment
+from adpc_ros.learning.transforms import augment, paste
 from adpc_ros.network.families import NetworkConfig
 
 
@@ -34,37 +34,74 @@ class Samples(Protocol):
 
 
 class Batch(NamedTuple):
-    """``image`` (B, H, W, 3) uint8 RGB and ``label`` (B, H, W) uint8 class ids, on the CPU."""
+    """
+    What :class:`Sample` says, of B images of one size, on the CPU.
+
+    ``image`` (B, H, W, 3) and ``label`` (B, H, W) uint8; ``soft`` (B, K, H // 4, W // 4) uint8 if
+    a teacher is listened to.
+    """
 
     image: Tensor
     label: Tensor
+    soft: Tensor | None = None
+
+
+class Sources(NamedTuple):
+    """
+    Where samples come from.
+
+    ``data`` makes the epochs; ``synthetic`` and ``extra`` are drawn from with the recipe's shares.
+    ``classes`` is the number of classes, ``rare`` are those that may be pasted.
+    """
+
+    data: Samples
+    synthetic: Samples | None = None
+    extra: Samples | None = None
+    classes: int = 0
+    rare: Sequence[int] = ()
 
 
 class Draws(Dataset[Sample]):
     """The augmented samples of an epoch, by position."""
 
-    def __init__(
-        self, samples: Samples, synthetic: Samples | None, config: TrainConfig, epoch: int
-    ) -> None:
+    def __init__(self, sources: Sources, config: TrainConfig, epoch: int) -> None:
         """
         Draw the order; nothing is read before it is asked for.
 
-        :param synthetic: source of the synthetic share.
         :param epoch: from 0.
         """
-        self.samples, self.synthetic = samples, synthetic
-        self.config, self.epoch = config, epoch
-        self.order = np.random.default_rng((config.seed, epoch)).permutation(len(samples))
+        self.sources, self.config, self.epoch = sources, config, epoch
+        self.order = np.random.default_rng((config.seed, epoch)).permutation(len(sources.data))
 
     def __getitem__(self, position: int) -> Sample:
         """Read and augment the sample at a position in the epoch's order."""
-        config = self.config
+        config, data = self.config, self.sources.data
         rng = np.random.default_rng((config.seed, self.epoch, position))
-        if self.synthetic is not None and rng.random() < config.synthetic_share:
-            sample = self.synthetic[int(rng.integers(len(self.synthetic)))]
-        else:
-            sample = self.samples[int(self.order[position])]
-        return augment(sample, config.crop, config.scales, config.colour, rng)
+        sample = self._augment(self._draw(position, rng), rng)
+        if config.class_mix and rng.random() < config.class_mix:
+            other = self._augment(data[int(rng.integers(len(data)))], rng)
+            sample = paste(sample, other, self.sources.rare, rng)
+        return sample
+
+    def _draw(self, position: int, rng: np.random.Generator) -> Sample:
+        config, (data, synthetic, extra, *_) = self.config, self.sources
+        if config.extra_until is not None and self.epoch >= config.extra_until:
+            extra = None
+        if synthetic is not None or extra is not None:
+            drawn = rng.random()
+            if synthetic is not None and drawn < config.synthetic_share:
+                return synthetic[int(rng.integers(len(synthetic)))]
+            if extra is not None and drawn >= 1 - config.extra_share:
+                return extra[int(rng.integers(len(extra)))]
+        return data[int(self.order[position])]
+
+    def _augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        config = self.config
+        if not config.distils:
+            sample = sample._replace(soft=None)
+        elif sample.soft is None:
+            sample = sample._replace(soft=np.zeros((self.sources.classes, 1, 1), np.uint8))
+        return augment(sample, config.crop, config.scales, config.colour, rng, config.gamma)
 
 
 def draw_batches(
@@ -104,9 +141,11 @@ def draw_batches(
 
 def stack(samples: Sequence[Sample]) -> Batch:
     """Put samples of one size into a batch."""
+    soft = [sample.soft for sample in samples if sample.soft is not None]
     return Batch(
         torch.from_numpy(np.stack([s.image for s in samples])),
         torch.from_numpy(np.stack([s.label for s in samples])),
+        torch.from_numpy(np.stack(soft)) if soft else None,
     )
 
 

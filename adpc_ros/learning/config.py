@@ -40,12 +40,20 @@ class TrainConfig:
     :param batch_size: images that one optimizer step sees, in all processes together.
     :param accumulate: parts of a batch that are computed one after the other, for want of memory;
         divides ``batch_size``. BatchNorm sees a part, the loss is normalised over the batch.
-    :param crop: (H, W) of the training window in pixels, multiples of 32.
+    :param crop: (H, W) of the training window in pixels, multiples of what the network takes.
     :param scales: range of the random resize.
     :param colour: strength of the random colour change, 0 to 1.
+    :param gamma: strength of the random change of light, as at dusk, 0 to 1; 0 for none.
+    :param class_mix: probability that rare classes of another image (those whose weight in the
+        loss is above 1) are pasted onto a sample.
     :param optimizer: adamw, or sgd with momentum 0.9.
     :param learning_rate: at the first step; falls polynomially (power 0.9) to zero.
+    :param trunk_rate: factor on the learning rate of the backbone, which ``imagenet`` fills.
+    :param warmup_steps: first steps, in which the learning rate grows linearly to its course.
     :param weight_decay: of every parameter.
+    :param weight_decay_norms: False leaves out biases, BatchNorm and interpolation parameters.
+    :param ema: decay of a moving average of the weights, which is validated and saved in place
+        of the last ones; 0 for none, below 1.
     :param exit_weights: weight of each exit's loss, at least 0 and not all 0; None for all 1.
     :param adaptive_from: first epoch with confidence adaptivity.
     :param class_weights: weight of each class in the loss; None to take ``class_balance``.
@@ -53,10 +61,18 @@ class TrainConfig:
         if neither it nor ``class_weights`` is given.
     :param autocast: None computes in float32; 'bfloat16' the forward pass where that is safe (the
         loss stays in float32).
+    :param distill_weight: weight, beside each exit's cross-entropy, of its divergence from the
+        soft labels that ``data`` or ``extra`` have (``soft=``), in the first epoch; 0 for none.
+    :param distill_weight_end: in the last epoch, falling linearly; None for the same.
     :param synthetic_share: share of samples drawn from procedural streets, 0 to 1.
+    :param extra: more training images, of the same classes; empty for none.
+    :param extra_share: share of samples drawn from them, 0 to 1. An epoch stays as long as
+        ``data`` makes it.
+    :param extra_until: first epoch, from 0, without them; None for never.
     :param initial: weights to start from, of the same network; empty for random ones.
-    :param imagenet: HRNet's ImageNet weights for the backbone (official or timm's); empty for
-        none, and not together with ``initial``.
+    :param imagenet: ImageNet weights for the backbone (HRNet's, official or timm's;
+        EfficientNet-lite0's for the coarse-to-fine family); empty for none, and not together
+        with ``initial``.
     :param workers: processes that read and augment, for each training process; 0 for itself.
         Changes nothing that is drawn.
     :param evaluate_every: epochs between validations.
@@ -78,15 +94,26 @@ class TrainConfig:
     crop: tuple[int, int] = (192, 256)
     scales: tuple[float, float] = (0.5, 1.0)
     colour: float = 0.3
+    gamma: float = 0.0
+    class_mix: float = 0.0
     optimizer: Optimizer = Optimizer.ADAMW
     learning_rate: float = 1e-3
+    trunk_rate: float = 1.0
+    warmup_steps: int = 0
     weight_decay: float = 0.01
+    weight_decay_norms: bool = True
+    ema: float = 0.0
     exit_weights: tuple[float, ...] | None = None
     adaptive_from: int = 0
     class_weights: tuple[float, ...] | None = None
     class_balance: float | None = None
     autocast: str | None = None
+    distill_weight: float = 0.0
+    distill_weight_end: float | None = None
     synthetic_share: float = 0.0
+    extra: str = ''
+    extra_share: float = 0.0
+    extra_until: int | None = None
     initial: str = ''
     imagenet: str = ''
     workers: int = 0
@@ -98,21 +125,42 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for key in ('epochs', 'batch_size', 'accumulate', 'evaluate_every'):
             self._check_at_least(key, 1)
-        for key in ('workers', 'save_every', 'norm_batches'):
+        for key in ('workers', 'save_every', 'norm_batches', 'warmup_steps'):
             self._check_at_least(key, 0)
+        if self.extra_until is not None:
+            self._check_at_least('extra_until', 0)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f'expected accumulate to divide the batch_size of {self.batch_size}, '
                 f'got {self.accumulate}'
             )
-        if len(self.crop) != 2 or any(edge < 32 or edge % 32 for edge in self.crop):
-            raise ValueError(f'expected a crop (H, W) of multiples of 32, got {self.crop}')
+        sizes = ARCHITECTURES.get(self.network.get('architecture', ''))
+        multiple = sizes.size_multiple if sizes else 1  # an unknown one is refused as it is built
+        if len(self.crop) != 2 or any(edge < multiple or edge % multiple for edge in self.crop):
+            raise ValueError(f'expected a crop (H, W) of multiples of {multiple}, got {self.crop}')
         if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
             raise ValueError(f'expected scales (low, high), both positive, got {self.scales}')
-        if not (0 <= self.synthetic_share <= 1 and 0 <= self.colour <= 1):
+        for key in ('synthetic_share', 'extra_share', 'colour', 'gamma', 'class_mix'):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f'expected {key} in [0, 1], got {getattr(self, key)}')
+        if self.synthetic_share + self.extra_share > 1:
             raise ValueError(
-                'expected synthetic_share and colour in [0, 1], got '
-                f'{self.synthetic_share} and {self.colour}'
+                'expected synthetic_share and extra_share of at most 1 together, got '
+                f'{self.synthetic_share} and {self.extra_share}'
+            )
+        if bool(self.extra) != (self.extra_share > 0):
+            raise ValueError(
+                f'expected extra and extra_share together, got {self.extra!r}, {self.extra_share}'
+            )
+        if not 0 <= self.ema < 1:
+            raise ValueError(f'expected ema in [0, 1), got {self.ema}')
+        for key in ('trunk_rate', 'distill_weight', 'distill_weight_end'):
+            value = getattr(self, key)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f'expected {key} of at least 0, got {value}')
+        if self.weight_decay_norms not in (True, False):
+            raise ValueError(
+                f'expected weight_decay_norms true or false, got {self.weight_decay_norms!r}'
             )
         try:
             object.__setattr__(self, 'optimizer', Optimizer(self.optimizer))
@@ -125,10 +173,21 @@ class TrainConfig:
             raise ValueError('expected initial or imagenet, got both')
         self._check_weights()
 
-    def _check_at_least(self, key: str, least: int) -> None:
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher is listened to in any epoch."""
+        return self.distill_weight > 0 or (self.distill_weight_end or 0) > 0
+
+    def distill_weight_in(self, epoch: int) -> float:
+        """Give the weight of the teacher in an epoch, from 0."""
+        end = self.distill_weight_end
+        end = self.distill_weight if end is None else end
+        return self.distill_weight + (end - self.distill_weight) * epoch / max(1, self.epochs - 1)
+
+    def _check_at_least(self, key: str, minimum: int) -> None:
         value = getattr(self, key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f'expected {key} of {least} or more, got {value!r}')
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise ValueError(f'expected {key} of {minimum} or more, got {value!r}')
 
     def _check_weights(self) -> None:
         known = ARCHITECTURES.get(self.network.get('architecture', ''))
@@ -150,6 +209,8 @@ class TrainConfig:
                 object.__setattr__(self, 'class_balance', _CLASS_BALANCE)
         elif self.class_balance is not None:
             raise ValueError('expected class_weights or class_balance, got both')
+        if self.class_mix and self.class_weights is None and not self.class_balance:
+            raise ValueError('class_mix is set: expected class weights that tell what is rare')
 
 
 def _are_weights(values: tuple[float, ...]) -> bool:

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from adpc_ros.labels import CAMVID, CITYSCAPES, IGNORE_ID, ClassSet, spread_colours
 from adpc_ros.learning.sample import Sample
+from adpc_ros.learning.soft_labels import agreement, path_of, planes_of
 from adpc_ros.learning.transforms import scale
 
 _MAX_SCALE = 4.0
@@ -57,6 +58,7 @@ class LabelledImages:
         self.classes = classes
         self.pairs = list(pairs)
         self._scale = 1.0
+        self._soft: Path | None = None
         self._ids = np.full(256, IGNORE_ID, np.uint8)
         for value, class_id in class_ids.items():
             if not (0 <= value <= 255 and 0 <= class_id < classes.count):
@@ -76,9 +78,9 @@ class LabelledImages:
 
     def __getitem__(self, index: int) -> Sample:
         """
-        Read one image and its label.
+        Read one image and its label, and the soft labels if they were asked for.
 
-        :raises ValueError: for a broken file or a label of another size.
+        :raises ValueError: for a broken file or labels of another size.
         """
         image_path, label_path = self.pairs[index]
         image = _read(image_path, 'RGB')
@@ -86,14 +88,22 @@ class LabelledImages:
         if image.shape[:2] != label.shape:
             raise ValueError(f'{label_path} is {label.shape}, its image is {image.shape[:2]}')
         sample = Sample(image, self._ids[label])
+        if self._soft is not None:
+            path = path_of(self._soft, image_path.stem)
+            picture = _read(path, 'L')
+            soft = planes_of(picture, self.classes.count, label.shape, path)
+            sample = sample._replace(soft=soft)
         return sample if self._scale == 1 else scale(sample, self._scale)
 
     def digest(self) -> str:
-        """Give a short hash of the files' names and sizes and the scale: tells data sets apart."""
+        """Give a short hash of scale and the files' names and sizes: tells data sets apart."""
         digest = hashlib.sha256()
         if self._scale != 1:
             digest.update(f'scale {self._scale}\n'.encode())
-        for path in (path for pair in self.pairs for path in pair):
+        paths = [path for pair in self.pairs for path in pair]
+        if self._soft is not None:
+            paths += [path_of(self._soft, image.stem) for image, _ in self.pairs]
+        for path in paths:
             digest.update(f'{path.name} {path.stat().st_size}\n'.encode())
         return digest.hexdigest()[:16]
 
@@ -122,6 +132,39 @@ class LabelledImages:
             raise ValueError(f'expected a scale above 0, at most {_MAX_SCALE:g}, got {factor}')
         self._scale = factor
 
+    @property
+    def has_soft(self) -> bool:
+        """Whether samples have soft labels."""
+        return self._soft is not None
+
+    def add_soft(self, folder: str | Path) -> None:
+        """
+        Read a teacher's soft labels as well.
+
+        :param folder: has a ``NAME.png`` for every image: one byte a position, a quarter of the
+            image's size, a plane for each class one below the other, 0 to 255 for 0 to 1.
+        :raises ValueError: if one is missing.
+        """
+        self._soft = Path(folder)
+        for image, _ in self.pairs:
+            if not (path := path_of(self._soft, image.stem)).exists():
+                raise ValueError(f'soft label missing: expected {path}')
+
+    def keep_agreed(self, min_share: float, what: str) -> None:
+        """
+        Leave out images on which teacher and label disagree; reads all of them.
+
+        :param min_share: 0 to 1, of the labelled positions that the teacher puts in their class.
+            An image without any stays.
+        :param what: names the choice, for the error.
+        :raises ValueError: if none stays, there are no soft labels, or a file is broken.
+        """
+        if not self.has_soft:
+            raise ValueError(f'{what}: expected soft=FOLDER before it')
+        names = [image.stem for image, _ in self.pairs]
+        agreed = {name for name, sample in zip(names, self) if agreement(sample) >= min_share}
+        self.keep(agreed.__contains__, what)
+
 
 def _images(folder: Path, pattern: str) -> list[Path]:
     found = sorted(folder.glob(pattern))
@@ -134,6 +177,7 @@ class CamVid(LabelledImages):
     """
     CamVid with 11 classes: ``image/NAME.jpg`` and ``label/NAME.png``, one byte a pixel.
 
+    Other images with these classes, too, if they are laid out like this.
     Source: Brostow, Fauqueur, Cipolla 2009, in the 11-class form used by SegNet.
     """
 
@@ -239,7 +283,8 @@ def open_samples(description: str) -> LabelledImages:
     :param description: ``KIND:FOLDER``, KIND one of :data:`DATA_SETS`; after a ``?`` what to
         choose of it, joined by ``&``: ``drives=A,B`` (names that begin so), ``without=A,B`` (all
         but these) and ``list=FILE`` (one name a line); ``scale=F`` resizes on reading, by
-        0 < F <= 4.
+        0 < F <= 4; ``soft=FOLDER`` has a teacher's soft labels, and ``agree=F`` after it leaves
+        out images on whose labelled pixels it is right in a share of less than F.
     :raises ValueError: for another form, or whatever is wrong with the data.
     """
     place, _, choice = description.partition('?')
@@ -259,20 +304,24 @@ def open_samples(description: str) -> LabelledImages:
         elif key == 'list' and value:
             samples.keep(_listed(Path(value), samples), part)
         elif key == 'scale' and value:
-            samples.rescale(_number(value, description))
+            samples.rescale(_number(value, part, description))
+        elif key == 'soft' and value:
+            samples.add_soft(value)
+        elif key == 'agree' and value:
+            samples.keep_agreed(_number(value, part, description), part)
         else:
             raise ValueError(
-                f'{description}: expected drives=, without=, list= or scale= with a value, '
-                f'got {part!r}'
+                f'{description}: expected drives=, without=, list=, scale=, soft= or agree= '
+                f'with a value, got {part!r}'
             )
     return samples
 
 
-def _number(text: str, description: str) -> float:
+def _number(text: str, part: str, description: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f'{description}: expected a number as scale, got {text!r}') from None
+        raise ValueError(f'{description}: expected a number in {part!r}') from None
 
 
 def _listed(path: Path, samples: LabelledImages) -> Callable[[str], bool]:

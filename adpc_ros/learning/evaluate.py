@@ -15,15 +15,15 @@ from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID
 from adpc_ros.learning.metrics import Confusion, Reliability, mean_iou
+from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.streaming import latest_at_arrival, rendered_exits
-from adpc_ros.network.adaptivity import Adaptivity, active_positions
+from adpc_ros.network.adaptivity import ActiveMap, active_positions
 from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import GI
 from adpc_ros.runtime.plan import ComputedExit, Plan, make_plan
 
-_CELL = 4  # pixels of a position of class scores, on either axis
-
-Labelled = Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+Labelled = Iterable[Sample | tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 
 class Evaluation(NamedTuple):
@@ -31,7 +31,7 @@ class Evaluation(NamedTuple):
     What an evaluation gives; E exits, N images, K classes.
 
     ``per_image`` (E, N, K, K) int64 confusion matrices. ``masked_share`` (0 to 1), the mean share
-    of 1/4-resolution positions that are masked after each exit but the last, and
+    of positions at the exit's resolution that are masked after each exit but the last, and
     ``masked_accuracy``, the share of pixels at these positions that are right, NaN if there are
     none; both are empty without masks. ``gimac``, what an image costs up to each exit, in the
     mean; ``exit_s``, (N, E) seconds from its start until each exit is rendered. ``reliability`` of
@@ -82,7 +82,7 @@ def evaluate(
     Judge every exit at full size, single scale, without flip.
 
     :param network: in evaluation mode.
-    :param samples: pairs of (H, W, 3) uint8 RGB image and (H, W) uint8 label, any sizes.
+    :param samples: samples, or pairs of (H, W, 3) uint8 RGB image and (H, W) uint8 label.
     :param adaptive: False computes every position.
     :param period_s: given, the images are also taken as a clip with this many seconds from one
         to the next, and all of its masks are kept meanwhile.
@@ -120,7 +120,7 @@ def timed_exits(
 def masked_after(
     scores: Tensor,
     exit_index: int,
-    adaptivity: Adaptivity,
+    config: NetworkConfig,
     before: Tensor | None,
     label: NDArray[np.uint8],
     class_ids: NDArray[np.uint8],
@@ -129,14 +129,18 @@ def masked_after(
     Judge the pixels that an exit leaves to no later one.
 
     :param scores: (1, K, h, w) float, the exit's class scores after carry-over.
-    :param before: (1, 1, h, w) bool, active after the exit before; None for the first.
+    :param config: with adaptivity.
+    :param before: (1, 1, h', w') bool, active after the exit before; None for the first.
     :param label: (H, W) uint8 class ids, 255 where unlabelled; ``class_ids`` likewise.
     """
-    threshold = adaptivity.thresholds[exit_index - 1]
+    adaptivity = config.adaptivity
+    assert adaptivity is not None
+    threshold = adaptivity.thresholds_of(exit_index)
     active = active_positions(scores, adaptivity.criterion, threshold)
     if before is not None:
-        active &= before
-    rest = ~active[0, 0].cpu().numpy().repeat(_CELL, 0).repeat(_CELL, 1)
+        active &= ActiveMap(before).at((active.shape[2], active.shape[3]))
+    cell = 1 << config.sizes.exit_levels[exit_index - 1]
+    rest = ~active[0, 0].cpu().numpy().repeat(cell, 0).repeat(cell, 1)
     judged = rest[: label.shape[0], : label.shape[1]] & (label != IGNORE_ID)
     right = judged & (label == class_ids)
     return Masked(active, int(judged.sum()), int(right.sum()))
@@ -144,7 +148,7 @@ def masked_after(
 
 def _evaluate(plan: Plan, samples: Labelled, adaptive: bool, period_s: float | None) -> Evaluation:
     exits, classes = plan.exit_count, plan.config.class_count
-    adaptivity = plan.config.adaptivity if adaptive else None
+    masks = adaptive and plan.config.adaptivity is not None
     reliability = [Reliability() for _ in range(exits)]
     confusions: list[list[NDArray[np.int64]]] = [[] for _ in range(exits)]
     shares: list[list[float]] = []
@@ -152,7 +156,7 @@ def _evaluate(plan: Plan, samples: Labelled, adaptive: bool, period_s: float | N
     macs: list[list[int]] = []
     exit_s: list[list[float]] = []
     clip: list[tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]] = []
-    for image, label in samples:
+    for image, label in ((sample[0], sample[1]) for sample in samples):
         computed: list[ComputedExit] = []
         exit_s.append([])
         active: Tensor | None = None
@@ -162,8 +166,8 @@ def _evaluate(plan: Plan, samples: Labelled, adaptive: bool, period_s: float | N
             confusion.add(label, class_ids)
             confusions[i].append(confusion.matrix)
             reliability[i].add(label, class_ids, confidence)
-            if adaptivity is not None and i < exits - 1:
-                masked = masked_after(plan.logits(), i + 1, adaptivity, active, label, class_ids)
+            if masks and i < exits - 1:
+                masked = masked_after(plan.logits(), i + 1, plan.config, active, label, class_ids)
                 active = masked.active
                 judged[:, i] += masked.judged, masked.right
             computed.append(done)
@@ -178,8 +182,8 @@ def _evaluate(plan: Plan, samples: Labelled, adaptive: bool, period_s: float | N
         masked_accuracy = (judged[1] / judged[0]).tolist()
     return Evaluation(
         np.array(confusions),
-        np.mean(shares, axis=0).tolist() if adaptivity else [],
-        masked_accuracy if adaptivity else [],
+        np.mean(shares, axis=0).tolist() if masks else [],
+        masked_accuracy if masks else [],
         (np.mean(macs, axis=0) / GI).tolist(),
         np.array(exit_s),
         reliability,

@@ -1,5 +1,5 @@
 """
-The training loss: a cross-entropy at every exit.
+The training loss: a cross-entropy at every exit, and beside it what a teacher says.
 
 Source: arXiv:2104.00749 and its released code.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adpc_ros.labels import IGNORE_ID
+from adpc_ros.network.layers import resize
 
 
 def exit_losses(
@@ -44,6 +45,37 @@ def exit_losses(
         )
         losses.append(loss / total.to(loss.dtype))
     return losses
+
+
+def distillation_losses(
+    logits: Sequence[Tensor], soft: Tensor, total: Tensor | None = None
+) -> list[Tensor]:
+    """
+    Give each exit's KL divergence from a teacher, at the resolution of the soft labels.
+
+    :param logits: of each exit, (B, K, h, w) float; resized bilinearly to the soft labels' size.
+    :param soft: (B, K, H, W) uint8, 0 to 255 for 0 to 1; all 0 where nothing is known (ignored).
+    :param total: () positions to divide the sum by: :func:`taught_positions` of a larger batch
+        that this is a part of. None for this batch's own.
+    :return: one () float for each exit; 0 if no position is known.
+
+    Source: arXiv:1503.02531, without a temperature.
+    """
+    wide = torch.promote_types(logits[0].dtype, torch.float32)
+    target = soft.to(wide)
+    target = target / target.sum(1, keepdim=True).clamp(min=1)  # rounded: their sum is near 255
+    own = torch.special.xlogy(target, target).sum()
+    total = taught_positions(soft) if total is None else total
+    losses = []
+    for scores in logits:
+        log_p = functional.log_softmax(resize(scores.to(wide), (soft.shape[2], soft.shape[3])), 1)
+        losses.append((own - (target * log_p).sum()) / total.clamp(min=1).to(wide))
+    return losses
+
+
+def taught_positions(soft: Tensor) -> Tensor:
+    """Count the positions at which a teacher says anything: () int64 of (B, K, h, w) uint8."""
+    return soft.amax(1).count_nonzero()
 
 
 def label_counts(label: Tensor, classes: int) -> Tensor:

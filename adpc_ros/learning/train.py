@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from adpc_ros.learning.averaging import WeightAverage
 from adpc_ros.learning.batches import (
     Batch,
     Draws,
     Samples,
+    Sources,
     balanced_weights,
     draw_batches,
     to_tensors,
@@ -32,15 +34,26 @@ from adpc_ros.learning.batches import (
 from adpc_ros.learning.config import TrainConfig
 from adpc_ros.learning.distributed import Processes, start_processes
 from adpc_ros.learning.evaluate import evaluate
-from adpc_ros.learning.losses import exit_losses, label_counts, label_weight
+from adpc_ros.learning.losses import (
+    distillation_losses,
+    exit_losses,
+    label_counts,
+    label_weight,
+    taught_positions,
+)
 from adpc_ros.learning.norms import average_norms, synchronise_norms
 from adpc_ros.learning.output import OutputFolder, Scalars
-from adpc_ros.learning.preparation import build_network, build_optimizer, open_data
+from adpc_ros.learning.preparation import (
+    build_network,
+    build_optimizer,
+    build_schedule,
+    open_data,
+)
 from adpc_ros.network import checkpoint
+from adpc_ros.network.anytime import AnytimeNetwork
 
 log = logging.getLogger(__name__)
 
-_POWER = 0.9
 _SCALARS_EVERY = 10  # optimizer steps
 
 
@@ -74,14 +87,12 @@ class Training:
 
         :raises ValueError: as :func:`train` does.
         """
-        self.config, self.synthetic, self.processes = config, synthetic, processes
-        self.samples, self.validation = open_data(config, processes.count)
-        self.classes = self.samples.classes
+        self.config, self.processes = config, processes
+        data = open_data(config, processes.count)
+        self.samples, self.validation, self.classes = data[0], data[1], data[0].classes
         self.output = OutputFolder(config.output)
         self.output.folder.mkdir(parents=True, exist_ok=True)
-        self.recipe = json.dumps(
-            {**dataclasses.asdict(config), 'data_digest': self.samples.digest()}
-        )
+        self.recipe = json.dumps({**dataclasses.asdict(config), 'data_digest': data.digest()})
         state = self.output.read_state(self.recipe, processes.device)
         network = build_network(config, self.classes.count, fresh=state is None)
         if processes.count > 1:
@@ -90,9 +101,10 @@ class Training:
         self.network = network
         self.optimizer = build_optimizer(config, network)
         self.steps_per_epoch = len(self.samples) // config.batch_size
-        self.schedule = torch.optim.lr_scheduler.PolynomialLR(
-            self.optimizer, config.epochs * self.steps_per_epoch, power=_POWER
+        self.schedule = build_schedule(
+            config, self.optimizer, config.epochs * self.steps_per_epoch
         )
+        self.average = WeightAverage(network, config.ema) if config.ema else None
         self.epoch, self.step, self.best = 0, 0, -1.0
         self.losses: list[Tensor] = []  # (exits,) float of each step of the epoch
         self.seconds = 0.0
@@ -104,6 +116,8 @@ class Training:
                 self.samples, self.classes, config.class_balance or 0, processes
             )
         processes.check_same(f'{self.recipe} at {self.epoch}, {self.step}', 'recipe, data, state')
+        rare = [i for i, weight in enumerate(self.class_weights or ()) if weight > 1]
+        self.sources = Sources(self.samples, synthetic, data.extra, self.classes.count, rare)
         weights = config.exit_weights or (1.0,) * network.config.exit_count
         self.exit_weights = torch.tensor(
             weights, dtype=torch.get_default_dtype(), device=processes.device
@@ -124,6 +138,11 @@ class Training:
                 self.scalars.close()
         return self.output.best
 
+    @property
+    def judged(self) -> AnytimeNetwork:
+        """What is validated and saved as weights: the average, if there is one."""
+        return self.network if self.average is None else self.average.network
+
     def _steps(self) -> int:
         return self.epoch * self.steps_per_epoch + self.step
 
@@ -131,7 +150,7 @@ class Training:
         config, processes, epoch = self.config, self.processes, self.epoch
         adaptive = self.network.config.adaptivity is not None and epoch >= config.adaptive_from
         self.network.train()
-        draws = Draws(self.samples, self.synthetic, config, epoch)
+        draws = Draws(self.sources, config, epoch)
         started, before = time.monotonic(), self.seconds
         steps = tqdm(
             draw_batches(draws, processes, self.step),
@@ -157,14 +176,14 @@ class Training:
             if config.norm_batches:
                 again = draw_batches(draws, processes, 0, config.norm_batches)
                 images = (self._tensors(part)[0] for parts in again for part in parts)
-                average_norms(self.network, images, adaptive)
+                average_norms(self.judged, images, adaptive)
             if processes.is_main:
                 record |= self._validate(adaptive)
         self.epoch, self.step, self.losses, self.seconds = epoch + 1, 0, [], 0.0
         if processes.is_main:
             self.output.add_record(record)
             info = {'epoch': str(self.epoch)}
-            checkpoint.save(self.output.last, self.network, self.classes, info)
+            checkpoint.save(self.output.last, self.judged, self.classes, info)
         self._save()
         processes.wait()  # for the validation
 
@@ -201,9 +220,17 @@ class Training:
         labels = torch.cat([part.label.flatten() for part in parts]).to(device)
         counts = processes.sum(label_counts(labels, self.classes.count))
         total = label_weight(counts, self.class_weights)
+        weight = self.config.distill_weight_in(self.epoch)
+        soft = [
+            None if part.soft is None or not weight else part.soft.to(device) for part in parts
+        ]
+        taught = torch.zeros((), dtype=torch.int64, device=device)
+        if weight:
+            positions = [taught_positions(own) for own in soft if own is not None]
+            taught = processes.sum(torch.stack(positions).sum())
         self.optimizer.zero_grad(set_to_none=True)
         seen = torch.zeros_like(self.exit_weights)
-        for index, part in enumerate(parts):
+        for index, (part, own) in enumerate(zip(parts, soft)):
             image, label = self._tensors(part)
             with contextlib.ExitStack() as stack:
                 if index + 1 < len(parts) and isinstance(self.model, DistributedDataParallel):
@@ -211,36 +238,43 @@ class Training:
                 with autocast:
                     logits = self.model(image, adaptive)
                 losses = torch.stack(exit_losses(logits, label, self.class_weights, total))
+                if own is not None:
+                    losses = losses + weight * torch.stack(
+                        distillation_losses(logits, own, taught)
+                    )
                 loss = (losses * self.exit_weights).sum() * processes.count
                 torch.autograd.backward(loss)
             seen += losses.detach()
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.network, self._steps())
         self.schedule.step()
         return processes.sum(seen)
 
     def _report(self) -> None:
         if self.scalars is not None and (self._steps() - 1) % _SCALARS_EVERY == 0:
-            rates = [float(rate) for rate in self.schedule.get_last_lr()]
+            rate = max(float(rate) for rate in self.schedule.get_last_lr())
             self.scalars.add('loss', self.losses[-1].tolist(), self._steps())
-            self.scalars.add('learning_rate', rates, self._steps())
+            self.scalars.add('learning_rate', [rate], self._steps())
 
     def _validate(self, adaptive: bool) -> dict[str, Any]:
         """Judge the network, and keep it if it is the best so far; gives the record's part."""
         pairs = (self.validation[i] for i in range(len(self.validation)))
-        result = evaluate(self.network.eval(), pairs, adaptive, progress=False)
+        result = evaluate(self.judged.eval(), pairs, adaptive, progress=False)
         if self.scalars is not None:
             self.scalars.add('miou', result.miou, self._steps())
         judged = float(np.nan_to_num(result.miou[-1]))  # nothing to judge by counts as 0
         if judged > self.best:
             self.best = judged
+            exits = f'exits 1-{len(result.miou)}' if len(result.miou) > 1 else 'the exit'
             shown = ' '.join(f'{100 * m:.1f}' for m in result.miou)
             info = {
                 'data': self.config.data,
-                'result': f'mIoU at exits 1-4: {shown} % on {self.config.validation}',
+                'result': f'mIoU at {exits}: {shown} % on {self.config.validation}',
                 'epoch': str(self.epoch + 1),
                 'recipe': self.recipe,
             }
-            checkpoint.save(self.output.best, self.network, self.classes, info)
+            checkpoint.save(self.output.best, self.judged, self.classes, info)
         return {'miou': result.miou, 'masked_share': result.masked_share}
 
     def _save(self) -> None:
@@ -249,6 +283,7 @@ class Training:
         self.output.write_state(
             {
                 'network': self.network.state_dict(),
+                'average': self.average and self.average.network.state_dict(),
                 'optimizer': self.optimizer.state_dict(),
                 'schedule': self.schedule.state_dict(),
                 'class_weights': list(self.class_weights) if self.class_weights else None,
@@ -263,6 +298,8 @@ class Training:
 
     def _take_up(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state['network'])
+        if self.average is not None:
+            self.average.network.load_state_dict(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.schedule.load_state_dict(state['schedule'])
         self.epoch, self.step, self.best = state['epoch'], state.get('step', 0), state['best']

@@ -66,6 +66,12 @@ class AnytimeNetwork(nn.Module, ABC):
     ARCHITECTURES: ClassVar[Mapping[str, Architecture]]
     """The family's networks by name."""
 
+    HEADS: ClassVar[tuple[str, ...]]
+    """Top-level modules that weights for ImageNet lack: all but the backbone."""
+
+    PRETRAINED: ClassVar[str]
+    """Where weights for ImageNet are released, for messages."""
+
     def __init__(self, config: NetworkConfig) -> None:
         """
         Hold the configuration.
@@ -97,6 +103,15 @@ class AnytimeNetwork(nn.Module, ABC):
         :param features: of the exit's stage.
         :return: (B, K, h, w) float, at the exit's scale.
         """
+
+    def by_own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """
+        Give the tensors of a released file by this network's names; here they are the same.
+
+        :param tensors: by the names of the file.
+        :return: without what has no place in the network's architecture.
+        """
+        return dict(tensors)
 
     @abstractmethod
     def check_size(self, height: int, width: int) -> None:

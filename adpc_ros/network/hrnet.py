@@ -154,6 +154,8 @@ class HRNet(AnytimeNetwork):
     """Stem and layer1 are stage 1; the others are HRNet's own."""
 
     ARCHITECTURES = SIZES
+    HEADS = ('exit1', 'exit2', 'exit3', 'last_layer')
+    PRETRAINED = 'github.com/HRNet/HRNet-Image-Classification (.pth) or timm (.safetensors, .bin)'
 
     def __init__(self, config: NetworkConfig) -> None:
         """

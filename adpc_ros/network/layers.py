@@ -8,11 +8,12 @@ from torch.nn import functional
 from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d, MaskedSequential
 
 BN_MOMENTUM = 0.01  # HRNet's
+BN_EPS = 1e-5
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     """Give a BatchNorm with HRNet's momentum."""
-    return nn.BatchNorm2d(channels, momentum=BN_MOMENTUM)
+    return nn.BatchNorm2d(channels, BN_EPS, BN_MOMENTUM)
 
 
 def conv_bn(

