@@ -19,7 +19,7 @@ extern "C" {
 
 typedef struct adpc_plan adpc_plan;
 
-enum { ADPC_CONV = 0, ADPC_RESAMPLE = 1, ADPC_HEAD = 2 };
+enum { ADPC_CONV = 0, ADPC_RESAMPLE = 1, ADPC_HEAD = 2, ADPC_INVERTED = 3 };
 enum { ADPC_FLOAT32 = 0, ADPC_BFLOAT16 = 1 };
 enum { ADPC_IMAGE = 0, ADPC_SCORES = 1 };  /* slots that every plan has; the first exit's scores */
 enum { ADPC_FINISHED = -1, ADPC_PAUSED = 0 };  /* of adpc_run; else an exit, from 1 */
@@ -39,7 +39,10 @@ typedef struct {
   int32_t relu;
   int32_t gives_exit;
   /* CONV: output = relu(conv(input) + bias + shift + residual).
-   * HEAD: h = relu(1x1 conv(input) + bias + shift + upsampled sources); output = 1x1 conv(h). */
+   * HEAD: h = relu(1x1 conv(input) + bias + shift + upsampled sources); output = 1x1 conv(h).
+   * INVERTED, an inverted residual in float32, never masked: h = relu(1x1 conv(input)), or the
+   * input itself without expand_weight; g = relu(depthwise(h) + bias);
+   * output = 1x1 conv(g) + residual. */
   int32_t input, residual; /* slots; residual may be -1 */
   int32_t kernel, stride;  /* (kernel - 1) / 2 cells of zeros around the input */
   int32_t depthwise;       /* CONV: each channel by itself; never masked, without residual */
@@ -49,8 +52,9 @@ typedef struct {
   const float *bias;       /* (out): interpolated together with the convolution */
   const float *shift;      /* (out): added after the interpolation */
   const float *window;     /* (window_edge, window_edge) */
-  int32_t head_channels;   /* HEAD: channels of h, `out` above */
-  const float *head_weight, *head_bias; /* HEAD: (classes, head_channels), (classes) */
+  int32_t head_channels;   /* HEAD, INVERTED: channels of h, `out` above */
+  const float *head_weight, *head_bias; /* (output's channels, head_channels), (its channels) */
+  const float *expand_weight, *expand_bias; /* INVERTED: (head_channels, in), (head_channels) */
   /* RESAMPLE: output = relu(sum of sources), or the sources side by side, each padded to eight
    * channels. A pooled source is averaged over 2x2 cells of twice the output's resolution.
    * One that gives no exit and whose output another operation gives exits in carries class scores

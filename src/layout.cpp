@@ -23,8 +23,9 @@ std::vector<float> padded(const float* values, int count) {
 template <class Each>
 void for_inputs(const adpc_op& spec, Each each) {
   if (spec.kind != ADPC_RESAMPLE) each(spec.input);
-  if (spec.kind == ADPC_CONV && spec.residual >= 0) each(spec.residual);
-  if (spec.kind != ADPC_CONV)
+  const bool convolves = spec.kind == ADPC_CONV || spec.kind == ADPC_INVERTED;
+  if (convolves && spec.residual >= 0) each(spec.residual);
+  if (!convolves)
     for (int s = 0; s < spec.source_count; ++s) each(spec.sources[s]);
 }
 
@@ -83,7 +84,9 @@ void Layout::add_op(const adpc_op& spec) {
   if (spec.gives_exit) out.scores = true;
   if (spec.masked) masked_levels_ = std::max(masked_levels_, out.level - kFinest + 1);
   op.octets = octets_of(out.channels);
-  if (spec.kind == ADPC_RESAMPLE) {
+  if (spec.kind == ADPC_INVERTED) {
+    add_inverted(op);
+  } else if (spec.kind == ADPC_RESAMPLE) {
     if (spec.shift) op.bias_and_shift = padded(spec.shift, out.channels);
     op.macs = 4.0 * 9 * spec.source_count * op.octets;
   } else {
@@ -116,9 +119,39 @@ void Layout::add_op(const adpc_op& spec) {
     }
   }
   op.spec.weight = op.spec.bias = op.spec.shift = op.spec.window = nullptr;  // the caller's
-  op.spec.head_weight = op.spec.head_bias = nullptr;
+  op.spec.head_weight = op.spec.head_bias = op.spec.expand_weight = op.spec.expand_bias = nullptr;
   steps_ = std::max(steps_, spec.step + 1);
   shared_ = false;
+}
+
+void Layout::add_inverted(Op& op) {
+  const adpc_op& spec = op.spec;
+  const int inner = spec.head_channels, taps = spec.kernel * spec.kernel;
+  const int out = slots_[spec.output].channels;
+  op.in_channels = slots_[spec.input].channels;
+  if (!spec.expand_weight) {
+    int& margin = slots_[spec.input].margin;
+    margin = std::max(margin, (spec.kernel - 1) / 2);
+  }
+  op.bias = padded(spec.bias, inner);
+  op.head_bias = padded(spec.head_bias, out);
+  if (spec.expand_weight) op.expand_bias = padded(spec.expand_bias, inner);
+  for (int first = 0; first < octets_of(inner); first += kGroupOctets) {
+    Group group;
+    group.first = first;
+    group.octets = std::min(kGroupOctets, octets_of(inner) - first);
+    const int channel = first * kOctet, count = std::min(group.octets * kOctet, inner - channel);
+    if (spec.expand_weight)
+      pack(group.expand, spec.expand_weight + static_cast<size_t>(channel) * op.in_channels, 1,
+           count, op.in_channels);
+    pack_depthwise(group.depthwise, spec.weight + static_cast<size_t>(channel) * taps, taps, count);
+    std::vector<float> part(static_cast<size_t>(out) * count);
+    for (int o = 0; o < out; ++o)
+      std::copy_n(spec.head_weight + static_cast<size_t>(o) * inner + channel, count,
+                  part.data() + static_cast<size_t>(o) * count);
+    pack(group.project, part.data(), 1, out, count);
+    op.groups.push_back(std::move(group));
+  }
 }
 
 void Layout::pack(Buffer& to, const float* weight, int taps, int out, int in) {
@@ -165,6 +198,7 @@ void Layout::share_buffers() {
     if (i == ADPC_IMAGE || slots_[i].scores) take(i);
   for (int i = 0; i < count; ++i) {
     const adpc_op& spec = ops_[i].spec;
+    // An inverted residual reads its input around a cell that it has written already.
     const int residual = spec.kind == ADPC_CONV ? spec.residual : -1;
     const bool in_place = residual >= 0 && last[residual] == i &&
                           slots_[residual].stride == slots_[spec.output].stride &&
@@ -208,7 +242,7 @@ void Layout::resize(int height, int width, int threads) {
       for (int x = 0; x < columns; ++x) positions.push_back(at(y, x));
   }
   for (Op& op : ops_) {
-    if (op.spec.kind == ADPC_CONV) continue;
+    if (op.spec.kind == ADPC_CONV || op.spec.kind == ADPC_INVERTED) continue;
     const int level = slots_[op.spec.output].level;
     for (int s = 0; s < op.spec.source_count; ++s) {
       const int source = slots_[op.spec.sources[s]].level;
@@ -251,14 +285,24 @@ void Layout::place_slots(int height, int width) {
 void Layout::place_scratch(int height, int width, int threads) {
   size_t donors = 0;
   int hidden = 0;
-  for (const Op& op : ops_) {
+  band_floats_ = 0;
+  for (Op& op : ops_) {
     const int level = slots_[op.spec.output].level;
+    if (op.spec.kind == ADPC_INVERTED) {
+      const int pitch = cells_of(width, slots_[op.spec.input].level) + op.spec.kernel - 1;
+      const size_t row = static_cast<size_t>(pitch) * kGroupOctets * kOctet;
+      const int fit = static_cast<int>(kBandBytes / (row * sizeof(float)));
+      op.band_rows = std::max(1, (fit - op.spec.kernel) / op.spec.stride + 1);
+      const int read = (op.band_rows - 1) * op.spec.stride + op.spec.kernel;
+      band_floats_ = std::max(band_floats_, row * (read + op.band_rows));
+    }
     if (op.spec.kind == ADPC_HEAD) hidden = std::max(hidden, op.octets * kOctet);
     if (op.spec.kind == ADPC_CONV && op.spec.masked && op.spec.reach > 0)
       donors = std::max(donors, static_cast<size_t>(cells_of(height, level)) *
                                     cells_of(width, level) * op.octets * kOctet * sizeof(float));
   }
   donors_.reserve(std::max(donors, kAlignment));
+  bands_.reserve(std::max(band_floats_ * sizeof(float) * threads, kAlignment));
   hidden_.reserve(std::max<size_t>(
       kAlignment, size_of(type_) * hidden * kHeadTile * static_cast<size_t>(threads)));
 }
@@ -280,9 +324,14 @@ void Layout::poison() {
 }
 
 int64_t Layout::bytes() const {
-  int64_t total = static_cast<int64_t>(arena_.bytes() + donors_.bytes() + hidden_.bytes());
-  for (const Op& op : ops_)
+  int64_t total = static_cast<int64_t>(arena_.bytes() + donors_.bytes() + hidden_.bytes() +
+                                      bands_.bytes());
+  for (const Op& op : ops_) {
     total += static_cast<int64_t>(op.weight.bytes() + op.head_weight.bytes());
+    for (const Group& group : op.groups)
+      total += static_cast<int64_t>(group.expand.bytes() + group.depthwise.bytes() +
+                                    group.project.bytes());
+  }
   for (const auto& positions : all_)
     total += static_cast<int64_t>(positions.capacity() * sizeof(Position));
   return total;

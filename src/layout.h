@@ -15,6 +15,8 @@
 namespace adpc {
 
 constexpr int kHeadTile = 48;  // positions whose hidden channels of a head are held at once
+constexpr int kGroupOctets = 6;  // channels of an inverted residual that are computed at once
+constexpr size_t kBandBytes = size_t{320} << 10;  // for these, so that they stay in the cache
 
 inline int octets_of(int channels) { return (channels + kOctet - 1) / kOctet; }
 inline size_t size_of(Type type) { return type == kFloat32 ? 4 : 2; }
@@ -45,15 +47,23 @@ struct Slot {
   size_t buffer = 0;  // of those with the same geometry
 };
 
+// Some of the channels within an inverted residual: octets from `first` on, and their weights.
+struct Group {
+  int first, octets;
+  Buffer expand, depthwise, project;
+};
+
 // An operation as it was added, with its weights packed.
 struct Op {
   adpc_op spec;
-  std::vector<float> bias_and_shift, bias, shift, head_bias;
+  std::vector<float> bias_and_shift, bias, shift, head_bias, expand_bias;
   std::vector<float> given_window, window;  // the latter as wide as the network's widest
   Buffer weight, head_weight;
   int in_channels = 0, octets = 0;
   double macs = 0.0;                        // for one position
   AxisTable rows[ADPC_MAX_SOURCES], columns[ADPC_MAX_SOURCES];
+  std::vector<Group> groups;  // INVERTED
+  int band_rows = 0;          // of its output
 };
 
 class Layout {
@@ -86,7 +96,14 @@ class Layout {
     return hidden_.data() + size_of(type_) * channels * kHeadTile * static_cast<size_t>(thread);
   }
 
+  // A thread's channels within an inverted residual: kBandBytes or more of cells of a group before,
+  // then after the depthwise convolution.
+  float* band(int thread) const {
+    return reinterpret_cast<float*>(bands_.data()) + band_floats_ * static_cast<size_t>(thread);
+  }
+
  private:
+  void add_inverted(Op& op);
   void pack(Buffer& to, const float* weight, int taps, int out, int in);
   void pack_depthwise(Buffer& to, const float* weight, int taps, int channels);
   void share_buffers();
@@ -104,7 +121,8 @@ class Layout {
   std::vector<int> buffers_;  // of each a slot that has its geometry
 
   int height_ = 0, width_ = 0;
-  Buffer arena_, donors_, hidden_;
+  Buffer arena_, donors_, hidden_, bands_;
+  size_t band_floats_ = 0;
   std::vector<Position> all_[ADPC_MAX_LEVEL + 1];
 };
 

@@ -173,6 +173,9 @@ struct adpc_plan {
   void resize(int height, int width) {
     schedule_.clear();  // should memory be missing, the next frame tries again
     layout_.resize(height, width, pool_.size());
+    int octets = 0;
+    for (const Op& op : layout_.ops()) octets = std::max(octets, op.octets);
+    zeros_.assign(static_cast<size_t>(octets) * kOctet, 0.0f);
     const int rows = layout_.rows(kFinest), columns = layout_.columns(kFinest);
     for (Map& map : maps_) map.resize(rows, columns, layout_.masked_levels(), layout_.reach());
     active_.resize(static_cast<size_t>(rows) * columns);
@@ -230,6 +233,12 @@ struct adpc_plan {
         break;
       case kOp: {
         const Op& op = layout_.ops()[item.op];
+        if (op.spec.kind == ADPC_INVERTED) {
+          const int rows = layout_.rows(layout_.slot(op.spec.output).level);
+          *total = (rows + op.band_rows - 1) / op.band_rows;
+          *grain = 1;
+          return phase_ == 0;
+        }
         int active, needed;
         positions_of(op, &active, &needed);
         if (carries(op) && (!map_ || map_->full())) active = 0;
@@ -275,6 +284,7 @@ struct adpc_plan {
         const Op& op = layout_.ops()[item.op];
         if (op.spec.kind == ADPC_RESAMPLE) work_resample(item.op, first, last);
         else if (op.spec.kind == ADPC_HEAD) work_head(item.op, first, last, thread);
+        else if (op.spec.kind == ADPC_INVERTED) work_inverted(op, first, thread);
         else if (op.spec.depthwise) work_depthwise(op, first, last);
         else if (phase_ == 0) work_conv(op, first, last);
         else work_border(op, first, last);
@@ -337,6 +347,72 @@ struct adpc_plan {
     ConvArgs args = conv_args(op);
     args.in_at = args.out_at = positions_of(op, &active, &needed);
     kernels_->depthwise(type_, args, first, last);
+  }
+
+  // A band of an inverted residual, some of its channels at a time, so that what is many times as
+  // wide as input and output stays in the cache.
+  void work_inverted(const Op& op, int band, int thread) {
+    const Slot &in = layout_.slot(op.spec.input), &out = layout_.slot(op.spec.output);
+    const int stride = op.spec.stride, pad = (op.spec.kernel - 1) / 2;
+    const int rows = layout_.rows(in.level), columns = layout_.columns(in.level);
+    const int out_columns = layout_.columns(out.level);
+    const int first = band * op.band_rows;
+    const int last = std::min(first + op.band_rows, layout_.rows(out.level));
+    const int top = first * stride - pad, bottom = (last - 1) * stride + op.spec.kernel - pad;
+    const int begin = std::max(0, top), end = std::min(rows, bottom);  // of the input's rows
+    const Position* in_at = layout_.all(in.level).data() + static_cast<size_t>(begin) * columns;
+    const Position* out_at = layout_.all(out.level).data() + static_cast<size_t>(first) * out_columns;
+    const int count = (last - first) * out_columns;
+    const int64_t pitch = columns + 2 * pad;
+    for (const Group& group : op.groups) {
+      const int64_t width = group.octets * kOctet;
+      const int channel = group.first * kOctet;
+      float* wide = layout_.band(thread);
+      float* filtered = wide + (bottom - top) * pitch * width;
+      ConvArgs args{};
+      args.in = in.view;
+      args.kernel = args.stride = 1;
+      args.octets = group.octets;
+      args.relu = true;
+      View seen = in.view;  // by the depthwise convolution
+      if (op.expand_bias.empty()) {
+        seen.data = static_cast<float*>(in.view.data) + channel;
+      } else {
+        for (int y = top; y < bottom; ++y) {  // what lies around the map is zero
+          float* row = wide + (y - top) * pitch * width;
+          const bool inside = y >= 0 && y < rows;
+          std::fill_n(row, (inside ? pad : pitch) * width, 0.0f);
+          if (inside) std::fill_n(row + (pad + columns) * width, pad * width, 0.0f);
+        }
+        seen = {wide + (pad - top * pitch) * width, pitch, width};
+        args.out = seen;
+        args.in_at = args.out_at = in_at;
+        args.weights = group.expand.data();
+        args.bias = op.expand_bias.data() + channel;
+        args.in_channels = op.in_channels;
+        kernels_->conv(kFloat32, kFloat32, args, 0, (end - begin) * columns);
+      }
+      args.in = seen;
+      args.out = {filtered - first * out_columns * width, out_columns, width};
+      args.in_at = args.out_at = out_at;
+      args.weights = group.depthwise.data();
+      args.bias = op.bias.data() + channel;
+      args.kernel = op.spec.kernel;
+      args.stride = stride;
+      kernels_->depthwise(kFloat32, args, 0, count);
+      const bool initial = group.first == 0;
+      args.in = args.out;
+      args.out = out.view;
+      if (!initial) args.residual = out.view;
+      else if (op.spec.residual >= 0) args.residual = layout_.slot(op.spec.residual).view;
+      args.weights = group.project.data();
+      args.bias = initial ? op.head_bias.data() : zeros_.data();
+      args.kernel = args.stride = 1;
+      args.in_channels = std::min(static_cast<int>(width), op.spec.head_channels - channel);
+      args.octets = op.octets;
+      args.relu = false;
+      kernels_->conv(kFloat32, kFloat32, args, 0, count);
+    }
   }
 
   void work_border(const Op& op, int first, int last) {
@@ -551,6 +627,7 @@ struct adpc_plan {
   const std::vector<float> table_;
   Layout layout_;
   Position compact_[kHeadTile];  // cells side by side
+  std::vector<float> zeros_;     // a bias that adds nothing
 
   // An image size
   std::vector<Item> schedule_;

@@ -62,7 +62,7 @@ class CpuPlan:
         self._use = threading.Lock()  # held while the library works on the plan
         self._interrupting = threading.Lock()  # nobody interrupts a plan that is being freed
         self._program, self._dtype = program, dtype
-        self._lowered = lower(program)
+        self._lowered = lower(program, fuse=dtype == torch.float32)
         self._threads = threads or core_count()
         self._plan = self._create(instruction_set)
         type_ = TYPES[dtype]
@@ -133,7 +133,7 @@ class CpuPlan:
         given.sources[: len(op.sources)] = op.sources
         tensors = {
             name: tensor.contiguous()  # kept until the library has copied them
-            for name in ('weight', 'bias', 'shift', 'window', 'head_weight', 'head_bias')
+            for name in native.TENSORS
             if (tensor := getattr(op, name)) is not None
         }
         for name, tensor in tensors.items():

@@ -8,6 +8,7 @@ of joined branches without the joined map being made.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from adpc_ros.runtime.program import AveragePool, Conv, Join, Program, Step, Sum
 OCTET = 8
 FINEST = 2  # level (log2 of the scale) that can be masked and rendered
 COARSEST = 3  # that can be rendered
+COARSEST_FUSED = 3  # coarser maps of inverted residuals are in the cache anyway
 MAX_CLASSES = 256
 MAX_REACH = 4
 
@@ -71,6 +73,8 @@ class NativeOp:
     window: Tensor | None = None
     head_weight: Tensor | None = None
     head_bias: Tensor | None = None
+    expand_weight: Tensor | None = None
+    expand_bias: Tensor | None = None
     sources: tuple[int, ...] = ()
     pooled: bool = False
     concatenate: bool = False
@@ -86,13 +90,14 @@ class Lowered:
     """Channels and level of what each step gives."""
 
 
-def lower(program: Program) -> Lowered:
+def lower(program: Program, fuse: bool = True) -> Lowered:
     """
     Lower a program.
 
+    :param fuse: compute inverted residuals of large maps in one operation; in float32 only.
     :raises Unsupported: for what the native runtime cannot compute.
     """
-    return _Lowering(program).result
+    return _Lowering(program, fuse).result
 
 
 class _Virtual(NamedTuple):
@@ -103,7 +108,7 @@ class _Virtual(NamedTuple):
 
 
 class _Lowering:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, fuse: bool) -> None:
         classes = program.config.class_count
         levels = program.config.sizes.exit_levels
         if not (
@@ -123,9 +128,14 @@ class _Lowering:
         self.result = Lowered([Slot(0, (3,)), Slot(self.scores_level, (classes,), True)])
         self.values: dict[int, int | _Virtual] = {0: native.IMAGE}
         self.masked = program.config.adaptivity is not None
+        self.readers = Counter(slot for step in program.steps for slot in step.inputs)
         steps = list(enumerate(program.steps))
         while steps:
             index, step = steps.pop(0)
+            if fuse and (chain := self.inverted(index, program.steps)):
+                self.inverted_residual(index, chain)
+                del steps[: len(chain) - 1]
+                continue
             value = self.values[step.inputs[0]]
             operation = step.operation
             if isinstance(operation, Join):
@@ -217,6 +227,54 @@ class _Lowering:
             bias=conv.bias,
             shift=conv.shift,
             window=self.window(step, conv),
+        )
+
+    def inverted(self, index: int, steps: Sequence[Step]) -> list[Step]:
+        """Give the steps of an inverted residual of a large map that begins here; or none."""
+        for count in (2, 3):  # without and with an expansion
+            chain = list(steps[index : index + count])
+            convs = [step.operation for step in chain if isinstance(step.operation, Conv)]
+            if len(convs) < count or not _is_inverted(convs) or chain[-1].gives_exit:
+                continue
+            linked = all(
+                later.inputs[0] == step.output
+                and self.readers[step.output] == len(step.inputs) == 1
+                for step, later in zip(chain, chain[1:])
+            )
+            source = self.values[chain[0].inputs[0]]
+            masked = self.masked and chain[0].exit_index > 1
+            if not linked or masked or not isinstance(source, int):
+                continue
+            level = self.slot(source).level + sum(conv.stride.bit_length() - 1 for conv in convs)
+            return chain if level <= COARSEST_FUSED else []
+        return []
+
+    def inverted_residual(self, index: int, chain: list[Step]) -> None:
+        """Compute the chain in one operation; its wide maps are never made as a whole."""
+        *expand, depth, project = (step.operation for step in chain)
+        assert isinstance(depth, Conv) and isinstance(project, Conv)
+        x, *residuals = (self.real(s) for s in (chain[0].inputs[0], *chain[-1].inputs[1:]))
+        level = self.slot(x).level
+        fields: dict[str, object] = {}
+        for wide in expand:
+            assert isinstance(wide, Conv)
+            fields = {'expand_weight': wide.weight, 'expand_bias': wide.bias + wide.shift}
+            self.result.shapes[index] = (len(wide.weight), level)
+        level += depth.stride.bit_length() - 1
+        self.result.shapes[index + len(expand)] = (len(depth.weight), level)
+        self.values[chain[-1].output] = self.add(
+            index + len(expand) + 1,
+            chain[-1],
+            native.INVERTED,
+            self.new(level, len(project.weight)),
+            input=x,
+            residual=residuals[0] if residuals else -1,
+            stride=depth.stride,
+            weight=depth.weight,
+            bias=depth.bias + depth.shift,
+            head_weight=project.weight,
+            head_bias=project.bias + project.shift,
+            **fields,
         )
 
     def check_depthwise(self, step: Step, conv: Conv) -> None:
@@ -326,6 +384,22 @@ class _Lowering:
             relu=True,
             needed=True,
         )
+
+
+def _is_inverted(convs: Sequence[Conv]) -> bool:
+    """Tell whether convolutions are those of an inverted residual, with or without expansion."""
+    *expand, depth, project = convs
+    return (
+        depth.depthwise
+        and depth.relu
+        and depth.weight.shape[2] in (3, 5)
+        and not project.relu
+        and all(conv.relu for conv in expand)
+        and all(
+            conv.weight.shape[2] == conv.stride == 1 and not conv.depthwise
+            for conv in (*expand, project)
+        )
+    )
 
 
 def _spread(weight: Tensor, parts: Sequence[int]) -> Tensor:

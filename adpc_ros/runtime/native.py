@@ -13,7 +13,7 @@ LIBRARY = 'libadpc_cpu.so'
 VERSION = 3
 MAX_EDGE = 16384
 
-CONV, RESAMPLE, HEAD = 0, 1, 2
+CONV, RESAMPLE, HEAD, INVERTED = 0, 1, 2, 3
 FLOAT32, BFLOAT16 = 0, 1
 IMAGE, SCORES = 0, 1
 FINISHED, PAUSED = -1, 0
@@ -51,11 +51,16 @@ class Op(ctypes.Structure):
         ('head_channels', c_int32),
         ('head_weight', Floats),
         ('head_bias', Floats),
+        ('expand_weight', Floats),
+        ('expand_bias', Floats),
         ('source_count', c_int32),
         ('pooled', c_int32),
         ('concatenate', c_int32),
         ('sources', c_int32 * MAX_SOURCES),
     )
+
+
+TENSORS = tuple(name for name, kind in Op._fields_ if kind is Floats)
 
 
 class Frame(ctypes.Structure):
