@@ -11,8 +11,9 @@ arXiv:1612.03144 (the way up), arXiv:2104.00749 (masks).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
@@ -93,7 +94,6 @@ FIRST_LEVEL = 3  # of exit 1
 _LITE = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6))
 
 # as in released files
-_LITE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
 _LITE_LAYERS = {
     '_expand_conv': 'expand.0',
     '_bn0': 'expand.1',
@@ -112,16 +112,28 @@ def _lite(channels: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[TrunkStag
     )
 
 
+def _lite_blocks(tensors: Mapping[str, Tensor]) -> list[int]:
+    """Count the blocks of each stage in a file of EfficientNet-lite; a stage has one width."""
+    widths: list[int] = []
+    while (name := f'_blocks.{len(widths)}._project_conv.weight') in tensors:
+        widths.append(len(tensors[name]))
+    return [len(list(same)) for _, same in itertools.groupby(widths)]
+
+
+_S = Sizes(
+    'coarse_s',
+    32,
+    _lite((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 2, 2, 2, 1)),  # -lite0, shortened
+    64,
+    (Refinement(3, 64, 2), Refinement(2, 48, 1), Refinement(2, 48, 2)),
+)
 SIZES = {
     a.name: a
     for a in (
-        Sizes(
-            'coarse_s',
-            32,
-            _lite((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 2, 2, 2, 1)),  # -lite0, shortened
-            64,
-            (Refinement(3, 64, 2), Refinement(2, 48, 1), Refinement(2, 48, 2)),
-        ),
+        _S,
+        # with heads none the two plain networks of the cascade in docs/results.md
+        replace(_S, name='coarse_s_first', refinements=()),
+        replace(_S, name='coarse_s_third', refinements=_S.refinements[:2]),
         Sizes(
             'coarse_l',
             32,
@@ -307,7 +319,7 @@ class CoarseToFine(AnytimeNetwork):
             return dict(tensors)
         places = {'_conv_stem.': 'stem.0.', '_bn0.': 'stem.1.'}
         first = 0
-        for i, (stage, count) in enumerate(zip(self.sizes.trunk, _LITE_BLOCKS)):
+        for i, (stage, count) in enumerate(zip(self.sizes.trunk, _lite_blocks(tensors))):
             for block in range(min(stage.blocks, count)):
                 for theirs, ours in _LITE_LAYERS.items():
                     places[f'_blocks.{first + block}.{theirs}.'] = f'trunk.{i}.{block}.{ours}.'
