@@ -19,7 +19,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID
-from adpc_ros.learning.class_thresholds import Choice, collect_answers, descend
+from adpc_ros.learning.class_thresholds import Move, collect_answers, descend, no_masks
 from adpc_ros.learning.datasets import LabelledImages
 from adpc_ros.learning.evaluate import Evaluation, evaluate
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
@@ -31,6 +31,7 @@ THRESHOLDS = (
     1.0, 0.9995, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5,
 )  # fmt: skip
 _TOLERANCE = 2.0  # the estimated loss may be so many times the allowed one
+_TRIES = 30  # evaluations that thresholds for each class may take
 _PIXELS = 20_000  # of each image, for temperatures
 _HIGHEST = 20.0  # temperature, and the inverse of the lowest: guesses alone would make it infinite
 
@@ -158,7 +159,8 @@ def fit_class_thresholds(
     Search the cheapest thresholds for each class that keep a given accuracy.
 
     An estimate gives a way down from no masks, one class at a time; how far it can be gone is
-    then found by bisection, with the masks themselves.
+    found by bisection, with the masks themselves. The class that went too far stays, and the
+    others go on.
 
     :param network: in evaluation mode, with adaptivity.
     :param without_masks: of the same network and images.
@@ -169,36 +171,34 @@ def fit_class_thresholds(
     """
     thresholds = (network.config.adaptivity or Adaptivity()).thresholds
     with_thresholds(network, thresholds)  # refuses what cannot be searched
-    gimac = without_masks.gimac
-    path = descend(
-        collect_answers(network, samples, THRESHOLDS, progress),
-        [gimac[-1] - up_to_here for up_to_here in gimac[:-1]],
-        network.config.class_count,
-        len(THRESHOLDS),
-        _TOLERANCE * max_loss,
-        each_exit,
-    )
-
-    def tried(choice: Choice) -> AnytimeNetwork:
-        values = tuple(tuple(THRESHOLDS[i] for i in row) for row in choice)
-        return with_thresholds(network, thresholds, values)
-
     best, cost = network, evaluate(network, samples, progress=progress).gimac[-1]
-    low, high = 0, len(path) - 1
-    with tqdm(desc='class thresholds tried', disable=not progress) as bar:
-        while low < high:
-            middle = (low + high + 1) // 2
-            result = evaluate(tried(path[middle]), samples, progress=False)
-            bar.set_postfix_str(
-                f'mIoU {100 * result.miou[-1]:.2f} %, GiMAC {result.gimac[-1]:.2f}'
-            )
-            bar.update()
-            if result.miou[-1] < without_masks.miou[-1] - max_loss:
-                high = middle - 1
-                continue
-            low = middle
-            if result.gimac[-1] < cost:
-                best, cost = tried(path[middle]), result.gimac[-1]
+    answers = collect_answers(network, samples, THRESHOLDS, progress)
+    costs = [without_masks.gimac[-1] - up_to_here for up_to_here in without_masks.gimac[:-1]]
+    reached, frozen = no_masks(answers, network.config.class_count), set[Move]()
+    with tqdm(desc='class thresholds tried', total=_TRIES, disable=not progress) as bar:
+        while bar.n < _TRIES:
+            path = descend(answers, costs, reached, _TOLERANCE * max_loss, each_exit, frozen)
+            low, high = 0, len(path)  # steps that hold, and that may hold
+            while low < high and bar.n < _TRIES:
+                middle = (low + high + 1) // 2
+                values = [[THRESHOLDS[i] for i in row] for row in path[middle - 1].choice]
+                tried = with_thresholds(network, thresholds, tuple(map(tuple, values)))
+                result = evaluate(tried, samples, progress=False)
+                bar.set_postfix_str(
+                    f'mIoU {100 * result.miou[-1]:.2f} %, GiMAC {result.gimac[-1]:.2f}'
+                )
+                bar.update()
+                if result.miou[-1] < without_masks.miou[-1] - max_loss:
+                    high = middle - 1
+                    continue
+                low = middle
+                if result.gimac[-1] < cost:
+                    best, cost = tried, result.gimac[-1]
+            if low:
+                reached = path[low - 1].choice
+            if low == len(path):
+                break
+            frozen.add(path[low].move)
     return best
 
 

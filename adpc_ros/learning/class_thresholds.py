@@ -10,7 +10,7 @@ Source of the idea: arXiv:2210.15621.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.runtime.images import to_input
 
 _PIXELS = 10_000  # of each image
+_NEVER = 255
 _MIN_LOSS = 1e-5  # mean IoU; less, or a gain, counts as this
 
 Choice = tuple[tuple[int, ...], ...]
@@ -39,7 +40,7 @@ class Answers(NamedTuple):
     ``label`` (N,) uint8 class ids, 255 where unlabelled. ``shown`` (E, N) uint8: each exit's class
     of the pixel. Of each exit but the last, ``judged`` (E - 1, N) uint8 is the predicted class of
     the pixel's position, and ``reached`` (E - 1, N) uint8 the first candidate that the confidence
-    exceeds: from this one on the position is masked.
+    exceeds (from this one on the position is masked), 255 if it exceeds none.
     """
 
     label: NDArray[np.uint8]
@@ -80,7 +81,8 @@ def collect_answers(
             judged.append(scores.argmax(0))
             confidence = functional.softmax(scores, 0).amax(0)
             # active while the confidence is at most the threshold
-            reached.append(len(candidates) - torch.searchsorted(rising, confidence))
+            exceeded = torch.searchsorted(rising, confidence)
+            reached.append(torch.where(exceeded > 0, len(candidates) - exceeded, _NEVER))
         found = [torch.stack(each).to(torch.uint8).numpy() for each in (shown, judged, reached)]
         parts.append(Answers(label.ravel()[places], *found))
     joined = [np.concatenate(arrays, axis=-1) for arrays in zip(*parts)]
@@ -139,49 +141,79 @@ class _Estimate:
         self.matrix, self.choice = matrix, choice
 
 
+class Move(NamedTuple):
+    """A class whose threshold is lowered at some exits, counted from 0."""
+
+    exits: tuple[int, ...]
+    class_id: int
+
+
+class Step(NamedTuple):
+    """A move, and the choice that it leads to."""
+
+    move: Move
+    choice: Choice
+
+
+def no_masks(answers: Answers, class_count: int) -> Choice:
+    """Give the choice that a way down begins with: the first candidate everywhere."""
+    return ((0,) * class_count,) * len(answers.judged)
+
+
 def descend(
     answers: Answers,
     costs: Sequence[float],
-    class_count: int,
-    candidates: int,
+    start: Choice,
     max_loss: float,
     each_exit: bool = False,
-) -> list[Choice]:
+    frozen: Container[Move] = (),
+) -> list[Step]:
     """
     Lower one class's threshold after the other, the one that saves most for what it loses.
 
+    A class goes to the next candidate that masks anything; one that no exit predicts stays.
+
     :param costs: of each exit but the last, what is saved where it is the last to be computed;
         in any unit.
-    :param candidates: number of thresholds to choose from.
-    :param max_loss: of mean IoU, 0 to 1, as it is estimated.
+    :param start: where to begin.
+    :param max_loss: of mean IoU, 0 to 1, as it is estimated, against no masks.
     :param each_exit: lower a class at one exit at a time, not at all of them.
-    :return: every choice on the way, from no masks on down.
+    :param frozen: moves that are not made any more.
+    :return: every step of the way.
     """
-    exits = range(len(costs))
-    start: Choice = ((0,) * class_count,) * len(costs)
+    exits, classes = range(len(costs)), range(len(start[0]))
+    groups = [(index,) for index in exits] if each_exit else [tuple(exits)]
+    moves = {
+        move: np.unique(answers.reached[list(group)][answers.judged[list(group)] == class_id])
+        for group in groups
+        for class_id in classes
+        if (move := Move(group, class_id)) not in frozen
+    }
+    min_miou = _Estimate(answers, costs, no_masks(answers, len(classes))).miou() - max_loss
     estimate = _Estimate(answers, costs, start)
-    min_miou = estimate.miou() - max_loss
-    path = [start]
+    path: list[Step] = []
     while True:
-        best: tuple[float, int, Choice, NDArray[np.int64]] | None = None
-        for lowered in [(i,) for i in exits] if each_exit else [tuple(exits)]:
-            for class_id in range(class_count):
-                choice = _lower(estimate.choice, lowered, class_id, candidates)
-                if choice == estimate.choice:
-                    continue
-                saved, lost, matrix = estimate.change(class_id, choice)
-                worth = saved / max(lost, _MIN_LOSS)
-                if estimate.miou() - lost >= min_miou and (best is None or worth > best[0]):
-                    best = (worth, class_id, choice, matrix)
+        best: tuple[float, Step, NDArray[np.int64]] | None = None
+        for move, reached in moves.items():
+            choice = _lower(estimate.choice, move, reached)
+            if choice is None:
+                continue
+            saved, lost, matrix = estimate.change(move.class_id, choice)
+            worth = saved / max(lost, _MIN_LOSS)
+            if estimate.miou() - lost >= min_miou and (best is None or worth > best[0]):
+                best = (worth, Step(move, choice), matrix)
         if best is None:
             return path
-        estimate.take(*best[1:])
-        path.append(best[2])
+        estimate.take(best[1].move.class_id, best[1].choice, best[2])
+        path.append(best[1])
 
 
-def _lower(choice: Choice, exits: tuple[int, ...], class_id: int, candidates: int) -> Choice:
-    """Give the next candidate to a class at some exits; the last one stays."""
+def _lower(choice: Choice, move: Move, reached: NDArray[np.uint8]) -> Choice | None:
+    """Give the next choice of a move that masks anything; None if there is none."""
     rows = [list(row) for row in choice]
-    for index in exits:
-        rows[index][class_id] = min(rows[index][class_id] + 1, candidates - 1)
+    lower = reached[(reached < _NEVER) & (reached > rows[move.exits[0]][move.class_id])]
+    if not len(lower):
+        return None
+    for index in move.exits:
+        rows[index][move.class_id] = int(lower[0])
     return tuple(tuple(row) for row in rows)
