@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID
 from adpc_ros.learning.class_thresholds import Move, collect_answers, descend, no_masks
-from adpc_ros.learning.datasets import LabelledImages
 from adpc_ros.learning.evaluate import Evaluation, evaluate
+from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.runtime.images import to_input
