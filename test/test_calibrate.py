@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -17,13 +18,23 @@ from adpc_ros.labels import CAMVID
 from adpc_ros.learning.calibrate import (
     THRESHOLDS,
     calibrate,
+    fit_class_thresholds,
     fit_temperatures,
     fit_thresholds,
     with_thresholds,
 )
+from adpc_ros.learning.class_thresholds import (
+    Answers,
+    Move,
+    Step,
+    collect_answers,
+    descend,
+    no_masks,
+)
 from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.learning.losses import exit_losses
+from adpc_ros.learning.metrics import Confusion
 from adpc_ros.learning.norms import average_norms
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
@@ -37,10 +48,10 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> CamVid:
     return CamVid(write_tree(tmp_path_factory.mktemp('camvid')) / 'train')
 
 
-@pytest.fixture(scope='module')
-def network(samples: CamVid) -> AnytimeNetwork:
+def learnt(samples: CamVid, architecture: str) -> AnytimeNetwork:
     """Give a network that has learnt a little, so that its confidence says something."""
-    network = random_network(0, adaptivity=Adaptivity(thresholds=(1.0,) * 3)).train()
+    masks = Adaptivity(thresholds=(1.0,))
+    network = random_network(0, adaptivity=masks, architecture=architecture).train()
     optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
     images = torch.cat([to_input(s.image, network.config, torch.device('cpu')) for s in samples])
     labels = torch.from_numpy(np.stack([s.label for s in samples])).long()
@@ -51,6 +62,17 @@ def network(samples: CamVid) -> AnytimeNetwork:
         optimizer.step()
     average_norms(network, [images], adaptive=False)
     return network.eval()
+
+
+@pytest.fixture(scope='module')
+def network(samples: CamVid) -> AnytimeNetwork:
+    return learnt(samples, 'hrnet_tiny')
+
+
+@pytest.fixture(scope='module')
+def coarse(samples: CamVid) -> AnytimeNetwork:
+    """Give one of three exits, the first at 1/8."""
+    return learnt(samples, 'coarse_tiny')
 
 
 def sharpened(network: AnytimeNetwork, factor: float) -> AnytimeNetwork:
@@ -86,30 +108,111 @@ def test_thresholds_save_what_they_can_without_losing_more(
     network: AnytimeNetwork, samples: CamVid
 ) -> None:
     dense = evaluate(network, samples, adaptive=False, progress=False)
-    least = dense.miou[-1] - 0.1
-    found = fit_thresholds(network, samples, least, each_exit=True, progress=False)
+    min_miou = dense.miou[-1] - 0.1
+    found = fit_thresholds(network, samples, min_miou, each_exit=True, progress=False)
     assert found != (1.0,) * 3 and set(found) <= set(THRESHOLDS)
     result = evaluate(with_thresholds(network, found), samples, progress=False)
-    assert result.miou[-1] >= least
+    assert result.miou[-1] >= min_miou
     assert result.gimac[-1] < dense.gimac[-1]
     for i in range(3):  # none could be lowered further
         place = THRESHOLDS.index(found[i]) + 1
         if place < len(THRESHOLDS) and i == 0:
             lower = (THRESHOLDS[place], *found[1:])
             again = evaluate(with_thresholds(network, lower), samples, progress=False)
-            assert again.miou[-1] < least
+            assert again.miou[-1] < min_miou
 
 
 def test_one_threshold_for_all_exits_is_the_lowest_that_holds(
     network: AnytimeNetwork, samples: CamVid
 ) -> None:
     dense = evaluate(network, samples, adaptive=False, progress=False)
-    least = 0.4 * dense.miou[-1]
-    found = fit_thresholds(network, samples, least, progress=False)
+    min_miou = 0.4 * dense.miou[-1]
+    found = fit_thresholds(network, samples, min_miou, progress=False)
     assert len(set(found)) == 1 and found[0] < 1.0
     for threshold in THRESHOLDS[: THRESHOLDS.index(found[0]) + 2]:
         result = evaluate(with_thresholds(network, (threshold,) * 3), samples, progress=False)
-        assert (result.miou[-1] >= least) == (threshold >= found[0])
+        assert (result.miou[-1] >= min_miou) == (threshold >= found[0])
+
+
+def test_any_number_of_exits_gets_thresholds(coarse: AnytimeNetwork, samples: CamVid) -> None:
+    found = fit_thresholds(coarse, samples, 0.0, each_exit=True, progress=False)
+    assert found == (THRESHOLDS[-1],) * 2
+    result = calibrate(coarse, samples, max_loss=0.1, progress=False)
+    assert len(result.network.config.temperatures) == 3
+
+
+# thresholds for each class
+
+
+def answers_by_hand() -> Answers:
+    """
+    Give ten pixels at two exits, the first of which is sure at candidate 1 or 2, or never.
+
+    It says class 0, which is right, or class 1, which is wrong; the last exit is always right.
+    """
+    judged = np.array([[0] * 6 + [1] * 4], np.uint8)
+    label = np.array([0] * 9 + [2], np.uint8)
+    reached = np.array([[1, 1, 2, 2, 2, 255, 1, 2, 2, 255]], np.uint8)
+    return Answers(label, np.concatenate([judged, label[None]]), judged, reached)
+
+
+def test_the_way_down_lowers_classes_that_are_right() -> None:
+    answers = answers_by_hand()
+    start = no_masks(answers, 3)
+    easy, hard = Move((0,), 0), Move((0,), 1)
+    # class 1 would put a pixel wrong at candidate 1; class 2, which no exit says, stays
+    path = descend(answers, [1.0], start, max_loss=0.05)
+    assert path == [Step(easy, ((1, 0, 0),)), Step(easy, ((2, 0, 0),))]
+    unbound = descend(answers, [1.0], start, max_loss=1.0)
+    assert unbound == [*path, Step(hard, ((2, 1, 0),)), Step(hard, ((2, 2, 0),))]
+    assert descend(answers, [1.0], ((1, 0, 0),), max_loss=0.05) == path[1:]
+    only = descend(answers, [1.0], start, max_loss=1.0, frozen={easy})
+    assert [step.choice for step in only] == [((0, 1, 0),), ((0, 2, 0),)]
+
+
+def test_what_the_exits_say_is_collected(coarse: AnytimeNetwork, samples: CamVid) -> None:
+    some = list(samples)[:2]
+    found = collect_answers(coarse, some, THRESHOLDS, progress=False)
+    assert found.shown.shape == (3, 2 * 64 * 96) and found.judged.shape == (2, 2 * 64 * 96)
+    confusion = Confusion(11)
+    confusion.add(found.label, found.shown[-1])
+    dense = evaluate(coarse, some, adaptive=False, progress=False)
+    assert confusion.mean_iou() == pytest.approx(dense.miou[-1], abs=1e-6)
+    # what the first exit masks at the lowest candidate
+    masked = evaluate(with_thresholds(coarse, (THRESHOLDS[-1], 1.0)), some, progress=False)
+    estimate = (found.reached[0] < len(THRESHOLDS)).mean()
+    assert estimate == pytest.approx(masked.masked_share[0], abs=1e-6) and 0 < estimate < 1
+
+
+@pytest.mark.parametrize('each_exit', [False, True])
+def test_thresholds_for_each_class_save_more_within_the_allowed_loss(
+    coarse: AnytimeNetwork, samples: CamVid, each_exit: bool
+) -> None:
+    network = copy.deepcopy(coarse)
+    for index in (1, 2):  # wrongly, and often surely, say class 8
+        network.head(index)[0].bias.data[8] += 2
+    dense = evaluate(network, samples, adaptive=False, progress=False)
+    min_miou = dense.miou[-1] - 0.02
+    one = fit_thresholds(network, samples, min_miou, progress=False)
+    single = with_thresholds(network, one)
+    found = fit_class_thresholds(single, samples, dense, 0.02, each_exit, progress=False)
+    adaptivity = found.config.adaptivity
+    assert adaptivity is not None and adaptivity.thresholds == one
+    for by_class in adaptivity.class_thresholds:
+        assert by_class[8] > max(by_class[0], by_class[3])
+        assert by_class[1] == 1  # no exit says it
+    assert len(adaptivity.class_thresholds) == 2
+    result = evaluate(found, samples, progress=False)
+    assert result.miou[-1] >= min_miou
+    assert result.gimac[-1] < 0.9 * evaluate(single, samples, progress=False).gimac[-1]
+
+
+def test_thresholds_for_each_class_that_save_nothing_are_left(
+    coarse: AnytimeNetwork, samples: CamVid
+) -> None:
+    dense = evaluate(coarse, samples, adaptive=False, progress=False)
+    lowest = with_thresholds(coarse, (THRESHOLDS[-1],) * 2)
+    assert fit_class_thresholds(lowest, samples, dense, 0.0, progress=False) is lowest
 
 
 def test_an_accuracy_out_of_reach_leaves_masks_off(
@@ -141,11 +244,12 @@ def test_calibrate_on_the_command_line(
     data = f'camvid:{samples.pairs[0][0].parents[1]}?drives=0001TP'
     file = tmp_path / 'numbers.json'
     arguments = ['calibrate', '--weights', source, '--data', data, '--json', str(file)]
-    assert main([*arguments, '--most-loss', '2', target]) == 0
+    assert main([*arguments, '--most-loss', '2', '--each-class', target]) == 0
     fitted = checkpoint.load(target)
     numbers = json.loads(file.read_text())
     adaptivity = fitted.network.config.adaptivity
     assert adaptivity is not None and list(adaptivity.thresholds) == numbers['thresholds']
+    assert [list(each) for each in adaptivity.class_thresholds] == numbers['class_thresholds']
     assert list(fitted.network.config.temperatures) == numbers['temperatures']
     assert fitted.info == {
         'result': 'random',

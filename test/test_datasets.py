@@ -13,7 +13,8 @@ from samples import blocks, write_sample, write_tree
 from shared import camvid
 
 from adpc_ros.labels import CITYSCAPES, IGNORE_ID, ClassSet
-from adpc_ros.learning.datasets import CamVid, Cityscapes, LabelledImages, open_samples
+from adpc_ros.learning.datasets import CamVid, Cityscapes, open_samples
+from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network import checkpoint
 
 

@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from adpc_ros.__main__ import main
 from adpc_ros.labels import CAMVID, CITYSCAPES, IGNORE_ID
-from adpc_ros.learning.datasets import CamVid, Sample
+from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.learning.metrics import Confusion
+from adpc_ros.learning.sample import Sample
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
 from adpc_ros.network.exits import Heads

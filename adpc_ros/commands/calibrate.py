@@ -41,6 +41,11 @@ def add(commands: Commands) -> None:
         action='store_true',
         help="lower each exit's own threshold as well; with some dozens of images it fits noise",
     )
+    parser.add_argument(
+        '--each-class',
+        action='store_true',
+        help='fit a threshold for each class as well, and keep these if they save more',
+    )
     parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
     add_json(parser)
     parser.set_defaults(run=run)
@@ -66,9 +71,16 @@ def run(options: argparse.Namespace) -> None:
         )
     if options.threads:
         torch.set_num_threads(options.threads)
-    fitted = calibrate(loaded.network, samples, options.most_loss / 100, options.each_exit)
+    fitted = calibrate(
+        loaded.network,
+        samples,
+        options.most_loss / 100,
+        options.each_exit,
+        options.each_class,
+    )
     config = fitted.network.config
     thresholds = config.adaptivity.thresholds if config.adaptivity else ()
+    by_class = config.adaptivity.class_thresholds if config.adaptivity else ()
     info = {
         **loaded.info,
         'calibration': f'{options.data}, at most {options.most_loss} points of mIoU lost',
@@ -76,6 +88,8 @@ def run(options: argparse.Namespace) -> None:
     checkpoint.save(target, fitted.network, loaded.classes, info)
     before, after = fitted.without_masks, fitted.with_masks
     print(f'thresholds   {"  ".join(f"{t:6.4f}" for t in thresholds)}')
+    for name, values in zip(loaded.classes.names, zip(*by_class)):
+        print(f'  {name:10} {"  ".join(f"{t:6.4f}" for t in values)}')
     print(f'temperatures {"  ".join(f"{t:6.3f}" for t in config.temperatures)}')
     for name, result in (('as it was, no masks', before), ('calibrated', after)):
         print(f'{name}, on {len(samples)} images of {options.data}')
@@ -87,6 +101,7 @@ def run(options: argparse.Namespace) -> None:
         options.json,
         {
             'thresholds': list(thresholds),
+            'class_thresholds': [list(each) for each in by_class],
             'temperatures': list(config.temperatures),
             **{
                 f'{key}_{when}': getattr(result, key)

@@ -11,8 +11,8 @@ from adpc_ros.commands.options import add_json, percent, positive, positive_numb
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
-    from adpc_ros.learning.datasets import LabelledImages
     from adpc_ros.learning.evaluate import Evaluation
+    from adpc_ros.learning.labelled_images import LabelledImages
     from adpc_ros.learning.metrics import Difference
     from adpc_ros.network.checkpoint import Checkpoint
 

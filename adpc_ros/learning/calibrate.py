@@ -19,9 +19,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID
-from adpc_ros.learning.datasets import LabelledImages
+from adpc_ros.learning.class_thresholds import Move, collect_answers, descend, no_masks
 from adpc_ros.learning.evaluate import Evaluation, evaluate
-from adpc_ros.network.adaptivity import Criterion
+from adpc_ros.learning.labelled_images import LabelledImages
+from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.runtime.images import to_input
 
@@ -29,6 +30,8 @@ from adpc_ros.runtime.images import to_input
 THRESHOLDS = (
     1.0, 0.9995, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5,
 )  # fmt: skip
+_TOLERANCE = 2.0  # the estimated loss may be so many times the allowed one
+_TRIES = 30  # evaluations that thresholds for each class may take
 _PIXELS = 20_000  # of each image, for temperatures
 _HIGHEST = 20.0  # temperature, and the inverse of the lowest: guesses alone would make it infinite
 
@@ -46,28 +49,33 @@ class Calibration(NamedTuple):
 
 
 def with_thresholds(
-    network: AnytimeNetwork, thresholds: tuple[float, float, float]
+    network: AnytimeNetwork,
+    thresholds: tuple[float, ...],
+    class_thresholds: tuple[tuple[float, ...], ...] = (),
 ) -> AnytimeNetwork:
     """
     Give the same network, parameters shared, with other thresholds.
 
+    :param thresholds: as :class:`Adaptivity` has them; ``class_thresholds`` likewise.
     :raises ValueError: if it has no adaptivity, or another criterion than the top probability.
     """
     adaptivity = network.config.adaptivity
     if adaptivity is None or adaptivity.criterion is not Criterion.MAX_PROBABILITY:
         raise ValueError('expected a network with masks by top probability (adaptivity)')
     changed = copy.copy(network)
-    changed.config = dataclasses.replace(
-        network.config, adaptivity=dataclasses.replace(adaptivity, thresholds=thresholds)
+    adaptivity = dataclasses.replace(
+        adaptivity, thresholds=thresholds, class_thresholds=class_thresholds
     )
+    changed.config = dataclasses.replace(network.config, adaptivity=adaptivity)
     return changed
 
 
 def calibrate(
     network: AnytimeNetwork,
     samples: LabelledImages,
-    most_loss: float = 0.002,
+    max_loss: float = 0.002,
     each_exit: bool = False,
+    each_class: bool = False,
     progress: bool = True,
 ) -> Calibration:
     """
@@ -76,15 +84,20 @@ def calibrate(
     :param network: in evaluation mode; is not changed. Without adaptivity only temperatures are
         fitted.
     :param samples: images that the network was not trained on.
-    :param most_loss: mean IoU (0 to 1) that masks may cost at the last exit.
+    :param max_loss: mean IoU (0 to 1) that masks may cost at the last exit.
     :param each_exit: as in :func:`fit_thresholds`.
+    :param each_class: also fit a threshold for each class, and keep these if they save more.
     :return: a network with the same parameters and the fitted values in its configuration.
     """
     without_masks = evaluate(network, samples, adaptive=False, progress=progress)
     if network.config.adaptivity is not None:
-        least_miou = without_masks.miou[-1] - most_loss
-        thresholds = fit_thresholds(network, samples, least_miou, each_exit, progress)
+        min_miou = without_masks.miou[-1] - max_loss
+        thresholds = fit_thresholds(network, samples, min_miou, each_exit, progress)
         network = with_thresholds(network, thresholds)
+        if each_class:
+            network = fit_class_thresholds(
+                network, samples, without_masks, max_loss, each_exit, progress
+            )
     temperatures = fit_temperatures(network, samples, progress)
     network = copy.copy(network)
     network.config = dataclasses.replace(network.config, temperatures=temperatures)
@@ -95,10 +108,10 @@ def calibrate(
 def fit_thresholds(
     network: AnytimeNetwork,
     samples: LabelledImages,
-    least_miou: float,
+    min_miou: float,
     each_exit: bool = False,
     progress: bool = True,
-) -> tuple[float, float, float]:
+) -> tuple[float, ...]:
     """
     Search the cheapest thresholds that keep a given accuracy, by descent.
 
@@ -106,20 +119,21 @@ def fit_thresholds(
     one exit's after the other, the last first, since its masks rule most of the network.
 
     :param network: in evaluation mode, with adaptivity.
-    :param least_miou: mean IoU of the last exit that must be reached, 0 to 1.
+    :param min_miou: mean IoU of the last exit that must be reached, 0 to 1.
     :param each_exit: also lower each exit's own threshold. It needs many images: some dozens
         allow thresholds that fit these images alone.
     :return: a threshold for each exit but the last; all 1.0 (no masks) if nothing holds.
     :raises ValueError: as :func:`with_thresholds`.
     """
-    best = (THRESHOLDS[0],) * 3
+    exits = range(network.config.exit_count - 1)
+    best = (THRESHOLDS[0],) * len(exits)
+    groups = [tuple(exits)]
+    if each_exit:
+        groups += [(i,) for i in reversed(exits)]
     with tqdm(desc='thresholds tried', disable=not progress) as bar:
-        for lowered in ((0, 1, 2), (2,), (1,), (0,)) if each_exit else ((0, 1, 2),):
+        for lowered in groups:
             while True:
-                first, second, third = (
-                    _next_lower(t) if i in lowered else t for i, t in enumerate(best)
-                )
-                tried = (first, second, third)
+                tried = tuple(_next_lower(t) if i in lowered else t for i, t in enumerate(best))
                 if tried == best:
                     break
                 result = evaluate(with_thresholds(network, tried), samples, progress=False)
@@ -127,9 +141,64 @@ def fit_thresholds(
                     f'{tried}: mIoU {100 * result.miou[-1]:.2f} %, GiMAC {result.gimac[-1]:.2f}'
                 )
                 bar.update()
-                if result.miou[-1] < least_miou:
+                if result.miou[-1] < min_miou:
                     break
                 best = tried
+    return best
+
+
+def fit_class_thresholds(
+    network: AnytimeNetwork,
+    samples: LabelledImages,
+    without_masks: Evaluation,
+    max_loss: float,
+    each_exit: bool = False,
+    progress: bool = True,
+) -> AnytimeNetwork:
+    """
+    Search the cheapest thresholds for each class that keep a given accuracy.
+
+    An estimate gives a way down from no masks, one class at a time; how far it can be gone is
+    found by bisection, with the masks themselves. The class that went too far stays, and the
+    others go on.
+
+    :param network: in evaluation mode, with adaptivity.
+    :param without_masks: of the same network and images.
+    :param max_loss: mean IoU that masks may cost at the last exit, 0 to 1.
+    :param each_exit: a class may have another threshold at each exit. It needs many images.
+    :return: the network with these thresholds; as it was given, if they save no more than its own.
+    :raises ValueError: as :func:`with_thresholds`.
+    """
+    thresholds = (network.config.adaptivity or Adaptivity()).thresholds
+    with_thresholds(network, thresholds)  # refuses what cannot be searched
+    best, cost = network, evaluate(network, samples, progress=progress).gimac[-1]
+    answers = collect_answers(network, samples, THRESHOLDS, progress)
+    costs = [without_masks.gimac[-1] - up_to_here for up_to_here in without_masks.gimac[:-1]]
+    reached, frozen = no_masks(answers, network.config.class_count), set[Move]()
+    with tqdm(desc='class thresholds tried', total=_TRIES, disable=not progress) as bar:
+        while bar.n < _TRIES:
+            path = descend(answers, costs, reached, _TOLERANCE * max_loss, each_exit, frozen)
+            low, high = 0, len(path)  # steps that hold, and that may hold
+            while low < high and bar.n < _TRIES:
+                middle = (low + high + 1) // 2
+                values = [[THRESHOLDS[i] for i in row] for row in path[middle - 1].choice]
+                tried = with_thresholds(network, thresholds, tuple(map(tuple, values)))
+                result = evaluate(tried, samples, progress=False)
+                bar.set_postfix_str(
+                    f'mIoU {100 * result.miou[-1]:.2f} %, GiMAC {result.gimac[-1]:.2f}'
+                )
+                bar.update()
+                if result.miou[-1] < without_masks.miou[-1] - max_loss:
+                    high = middle - 1
+                    continue
+                low = middle
+                if result.gimac[-1] < cost:
+                    best, cost = tried, result.gimac[-1]
+            if low:
+                reached = path[low - 1].choice
+            if low == len(path):
+                break
+            frozen.add(path[low].move)
     return best
 
 
@@ -146,7 +215,7 @@ def fit_temperatures(
     Fit each exit's temperature to the pixels that this exit computes, masks in force.
 
     :param network: in evaluation mode.
-    :return: four temperatures, 1.0 for an exit that computes no labelled pixel.
+    :return: a temperature for each stage, 1.0 for an exit that computes no labelled pixel.
 
     Source: arXiv:1706.04599, section 4.2 (least negative log-likelihood).
     """

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from adpc_ros.learning.config import Optimizer, TrainConfig
-from adpc_ros.learning.datasets import LabelledImages, open_samples
+from adpc_ros.learning.datasets import open_samples
+from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network import checkpoint, families, official
 from adpc_ros.network.anytime import AnytimeNetwork
 

@@ -1,0 +1,165 @@
+"""Images with labels, and with a teacher's soft labels if wanted, read when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from adpc_ros.labels import IGNORE_ID, ClassSet
+from adpc_ros.learning.sample import Sample
+from adpc_ros.learning.soft_labels import agreement, path_of, planes_of
+from adpc_ros.learning.transforms import scale
+
+_MAX_SCALE = 4.0
+
+
+def _read(path: Path, mode: str) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            return np.array(image if mode == 'L' and image.mode == 'P' else image.convert(mode))
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f'cannot read {path}: expected an image ({error})') from error
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """
+    Read an image as (H, W, 3) uint8 RGB.
+
+    :raises ValueError: if it is missing or broken.
+    """
+    return _read(Path(path), 'RGB')
+
+
+class LabelledImages:
+    """Pairs of image and label files, read when they are asked for."""
+
+    def __init__(
+        self, pairs: Sequence[tuple[Path, Path]], classes: ClassSet, class_ids: Mapping[int, int]
+    ) -> None:
+        """
+        Hold the pairs.
+
+        :param pairs: image and label of each sample.
+        :param classes: what the labels tell apart.
+        :param class_ids: from values of the label files to class ids; others are unlabelled.
+        :raises ValueError: if there are no pairs, a label is missing, or a class id is not one.
+        """
+        if not pairs:
+            raise ValueError('no images found')
+        for _, label in pairs:
+            if not label.exists():
+                raise ValueError(f'label missing: expected {label}')
+        self.classes = classes
+        self.pairs = list(pairs)
+        self._scale = 1.0
+        self._soft: Path | None = None
+        self._ids = np.full(256, IGNORE_ID, np.uint8)
+        for value, class_id in class_ids.items():
+            if not (0 <= value <= 255 and 0 <= class_id < classes.count):
+                raise ValueError(
+                    f'expected label values in 0..255 and class ids below {classes.count}, '
+                    f'got {value}: {class_id}'
+                )
+            self._ids[value] = class_id
+
+    def __len__(self) -> int:
+        """Give the number of images."""
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Read one after the other."""
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Sample:
+        """
+        Read one image and its label, and the soft labels if they were asked for.
+
+        :raises ValueError: for a broken file or labels of another size.
+        """
+        image_path, label_path = self.pairs[index]
+        image = _read(image_path, 'RGB')
+        label = _read(label_path, 'L')
+        if image.shape[:2] != label.shape:
+            raise ValueError(f'{label_path} is {label.shape}, its image is {image.shape[:2]}')
+        sample = Sample(image, self._ids[label])
+        if self._soft is not None:
+            path = path_of(self._soft, image_path.stem)
+            picture = _read(path, 'L')
+            soft = planes_of(picture, self.classes.count, label.shape, path)
+            sample = sample._replace(soft=soft)
+        return sample if self._scale == 1 else scale(sample, self._scale)
+
+    def digest(self) -> str:
+        """Give a short hash of scale and the files' names and sizes: tells data sets apart."""
+        digest = hashlib.sha256()
+        if self._scale != 1:
+            digest.update(f'scale {self._scale}\n'.encode())
+        paths = [path for pair in self.pairs for path in pair]
+        if self._soft is not None:
+            paths += [path_of(self._soft, image.stem) for image, _ in self.pairs]
+        for path in paths:
+            digest.update(f'{path.name} {path.stat().st_size}\n'.encode())
+        return digest.hexdigest()[:16]
+
+    def keep(self, wanted: Callable[[str], bool], what: str) -> None:
+        """
+        Keep some of the images only.
+
+        :param wanted: says of an image's name, without its ending, whether it stays.
+        :param what: names the choice, for the error.
+        :raises ValueError: if none stays.
+        """
+        kept = [pair for pair in self.pairs if wanted(pair[0].stem)]
+        if not kept:
+            first = self.pairs[0][0].stem
+            raise ValueError(f'{what}: none of {len(self.pairs)} images, the first is {first}')
+        self.pairs = kept
+
+    def rescale(self, factor: float) -> None:
+        """
+        Resize on reading: images bilinearly, labels to the nearest.
+
+        :param factor: above 0, at most 4; 1 leaves samples as they are.
+        :raises ValueError: for another factor.
+        """
+        if not 0 < factor <= _MAX_SCALE:
+            raise ValueError(f'expected a scale above 0, at most {_MAX_SCALE:g}, got {factor}')
+        self._scale = factor
+
+    @property
+    def has_soft(self) -> bool:
+        """Whether samples have soft labels."""
+        return self._soft is not None
+
+    def add_soft(self, folder: str | Path) -> None:
+        """
+        Read a teacher's soft labels as well.
+
+        :param folder: has a ``NAME.png`` for every image: one byte a position, a quarter of the
+            image's size, a plane for each class one below the other, 0 to 255 for 0 to 1.
+        :raises ValueError: if one is missing.
+        """
+        self._soft = Path(folder)
+        for image, _ in self.pairs:
+            if not (path := path_of(self._soft, image.stem)).exists():
+                raise ValueError(f'soft label missing: expected {path}')
+
+    def keep_agreed(self, min_share: float, what: str) -> None:
+        """
+        Leave out images on which teacher and label disagree; reads all of them.
+
+        :param min_share: 0 to 1, of the labelled positions that the teacher puts in their class.
+            An image without any stays.
+        :param what: names the choice, for the error.
+        :raises ValueError: if none stays, there are no soft labels, or a file is broken.
+        """
+        if not self.has_soft:
+            raise ValueError(f'{what}: expected soft=FOLDER before it')
+        names = [image.stem for image, _ in self.pairs]
+        agreed = {name for name, sample in zip(names, self) if agreement(sample) >= min_share}
+        self.keep(agreed.__contains__, what)
