@@ -68,7 +68,8 @@ def own_masks(weights: str, frames: str, limit: int | None, threshold: float | N
     :param threshold: of all exits; None for the network's own.
     :raises ValueError: for a network without masks, or frames of several sizes.
     """
-    network, _, identity, _ = checkpoint.load(weights)
+    loaded = checkpoint.load(weights)
+    network = loaded.network
     adaptivity = network.config.adaptivity
     if adaptivity is None:
         raise ValueError(f'{weights}: expected a network with masks, it has none')
@@ -83,4 +84,4 @@ def own_masks(weights: str, frames: str, limit: int | None, threshold: float | N
         raise ValueError(f'{frames}: expected frames of one size, got {", ".join(sizes)}')
     thresholds = ', '.join(f'{t:g}' for t in adaptivity.thresholds)
     masks = f"the network's own, {adaptivity.criterion.value}, thresholds {thresholds}"
-    return Subject(network, identity, images, None, masks)
+    return Subject(network, loaded.identity, images, None, masks)

@@ -182,7 +182,8 @@ def run_preempt(options: argparse.Namespace) -> None:
     if bool(options.network) == bool(options.weights) or not options.size:
         raise ValueError('expected --size, and either --network or --weights')
     if options.weights:
-        network, _, name, _ = checkpoint.load(options.weights)
+        loaded = checkpoint.load(options.weights)
+        network, name = loaded.network, loaded.identity
         if network.config.exit_count == 1:
             raise ValueError(f'{options.weights}: expected a network with early exits')
     else:
