@@ -16,7 +16,8 @@ from bags import STORE, Call, Shot, ns, write_bag
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import GI
 from adpc_ros.replay.output import Messages
-from adpc_ros.replay.simulation import EXIT_S, Simulation
+from adpc_ros.replay.settings import EXIT_S
+from adpc_ros.replay.simulation import Simulation
 from adpc_ros.replay.source import PlannedUrgency, Source
 from adpc_ros.runtime.engine import Result
 from adpc_ros.runtime.images import Rendered

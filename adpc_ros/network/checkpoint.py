@@ -51,6 +51,12 @@ class Checkpoint(NamedTuple):
         """The first exit that sees vulnerable road users; 1 if the file does not say."""
         return 1 if self.worth is None else self.worth.advised_exit(self.classes)
 
+    def said_of_exits(self) -> list[str]:
+        """Say what the exits are worth, for people, in some lines."""
+        if self.worth is None:
+            return ['what the exits are worth is not known: the weights do not say it']
+        return self.worth.described(self.classes)
+
 
 def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
     """Give a configuration as plain values for JSON."""
