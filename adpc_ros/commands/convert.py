@@ -91,6 +91,8 @@ def run(options: argparse.Namespace) -> None:
         network, released.tensors, source, options.backbone_only, options.add_masks
     )
     left_out = released.left_out + filled.left_out
+    if own:  # of the source as it was
+        left_out += [key for key in ('worth', 'exit_s') if getattr(own, key) is not None]
     info = {**(own.info if own else {}), 'source': own.identity if own else source.name}
     if filled.fresh:
         info['initial values'] = ', '.join(filled.fresh)
