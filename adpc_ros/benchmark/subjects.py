@@ -54,7 +54,7 @@ def given_shares(
     config = NetworkConfig(architecture, adaptivity=Adaptivity())
     if len(masked) != config.exit_count - 1:
         raise ValueError(
-            f'{architecture}: expected {config.exit_count - 1} masked shares, '
+            f'{architecture}: expected {config.exit_count - 1} masked shares (--masked), '
             f'got {", ".join(f"{share:g}" for share in masked)}'
         )
     height, width = padded_size(size, config)
