@@ -22,15 +22,14 @@ from adpc_ros.learning.calibrate import (
     with_thresholds,
 )
 from adpc_ros.learning.datasets import CamVid
-from adpc_ros.learning.evaluate import Evaluation, evaluate
+from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.learning.losses import exit_losses
 from adpc_ros.learning.norms import average_norms
-from adpc_ros.learning.worth import exit_times_of, worth_of
+from adpc_ros.learning.worth import worth_of
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.families import build_network
-from adpc_ros.network.worth import ExitTimes, Worth
 from adpc_ros.runtime.images import to_input
 
 
@@ -132,17 +131,6 @@ def test_thresholds_of_entropy_cannot_be_searched(network: AnytimeNetwork) -> No
         with_thresholds(other, (0.9,) * 3)
 
 
-def test_a_class_that_is_not_labelled_is_worth_nothing_known() -> None:
-    matrix = np.zeros((2, 1, 3, 3), np.int64)  # two exits, one image, three classes
-    matrix[0, 0, 0] = (6, 0, 2)  # of class 0; what is taken for class 2 is labelled nowhere
-    matrix[1, 0, 0] = (8, 0, 0)
-    matrix[:, 0, 1, 1] = 4
-    seconds = np.array([[0.1, 0.3], [0.2, 0.4], [0.2, 0.5]])
-    evaluation = Evaluation(matrix, [], [], [], seconds, [], computed_by='by hand')
-    assert worth_of(evaluation, 'x') == Worth('x', ((0.75, 1.0, None), (1.0, 1.0, None)))
-    assert exit_times_of(evaluation, (3, 4), 2) == ExitTimes((0.2, 0.2), '3x4, by hand, 2 threads')
-
-
 def test_calibrate_on_the_command_line(
     network: AnytimeNetwork,
     samples: CamVid,
@@ -154,7 +142,6 @@ def test_calibrate_on_the_command_line(
     data = f'camvid:{samples.pairs[0][0].parents[1]}?drives=0001TP'
     file = tmp_path / 'numbers.json'
     arguments = ['calibrate', '--weights', source, '--data', data, '--json', str(file)]
-    arguments += ['--threads', '1']
     assert main([*arguments, '--most-loss', '2', target]) == 0
     fitted = checkpoint.load(target)
     numbers = json.loads(file.read_text())
@@ -167,7 +154,7 @@ def test_calibrate_on_the_command_line(
     }
     again = evaluate(fitted.network, samples, progress=False)
     assert fitted.worth == worth_of(again, data) and fitted.exit_s is not None
-    assert len(fitted.exit_s.seconds) == 4 and ', 1 threads' in fitted.exit_s.measured
+    assert len(fitted.exit_s.seconds) == 4
     assert fitted.exit_s.measured.startswith('{}x{}, '.format(*samples[0].label.shape))
     for name, value in network.state_dict().items():
         if not name.endswith('num_batches_tracked'):

@@ -1,13 +1,16 @@
-"""Which exit is advised, by what the exits are worth."""
+"""What the exits are worth, and which one is advised for that."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from adpc_ros.labels import CAMVID, ClassSet
-from adpc_ros.network.worth import Worth
+from adpc_ros.learning.evaluate import Evaluation
+from adpc_ros.learning.worth import exit_times_of, worth_of
+from adpc_ros.network.worth import ExitTimes, Worth
 
 CLASSES = ClassSet(
     'street', ('road', 'walker', 'rider'), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), ('walker', 'rider')
@@ -49,3 +52,14 @@ def test_the_values_are_those_of_the_classes_by_name() -> None:
     iou[CAMVID.id_of('pedestrian')] = 0.01
     (first,) = Worth('x', (tuple(iou),)).of_vulnerable(CAMVID)
     assert first == {'pedestrian': 0.01, 'bicyclist': 0.5}
+
+
+def test_a_class_that_is_not_labelled_is_worth_nothing_known() -> None:
+    matrix = np.zeros((2, 1, 3, 3), np.int64)  # two exits, one image, three classes
+    matrix[0, 0, 0] = (6, 0, 2)  # of class 0; what is taken for class 2 is labelled nowhere
+    matrix[1, 0, 0] = (8, 0, 0)
+    matrix[:, 0, 1, 1] = 4
+    seconds = np.array([[0.1, 0.3], [0.2, 0.4], [0.2, 0.5]])
+    evaluation = Evaluation(matrix, [], [], [], seconds, [], computed_by='by hand')
+    assert worth_of(evaluation, 'x') == Worth('x', ((0.75, 1.0, None), (1.0, 1.0, None)))
+    assert exit_times_of(evaluation, (3, 4), 2) == ExitTimes((0.2, 0.2), '3x4, by hand, 2 threads')
