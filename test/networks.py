@@ -42,8 +42,6 @@ def random_network(
             value.uniform_(0.5, 1.5, generator=generator)
         elif name.endswith(('running_mean', 'bias')):
             value.normal_(0, 0.2, generator=generator)
-        elif name.endswith('bn2.weight'):
-            value.fill_(1)  # also where a block begins as the identity
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             fan = module.weight[0].numel()
