@@ -226,11 +226,12 @@ def test_no_frame_is_cut_to_an_exit_that_sees_no_people_unless_that_is_asked_for
         assert ends == [(2, 3, limited), (1, 3, limited), (1, 3, limited)]
         assert node.log().count('urgent_max_exit: 1 lets out masks of exit 1') == 1
         assert node.log().count('max_exit: 11 is taken as the last exit, 3') == 1
-        client.urgency(Urgency.ROUTINE)
+        client.urgency(Urgency.ELEVATED, deadline_s=1e-6)
         client.spin(0.2)
         client.image()
         client.wait(lambda: len(client.statuses) == 4)
-        assert client.statuses[-1].stop_reason == SegmentationStatus.FINISHED
+        late = client.statuses[-1]
+        assert (late.exit_index, late.stop_reason) == (2, SegmentationStatus.DEADLINE)
 
 
 def test_garbage_is_dropped_counted_and_warned_of_once(
