@@ -71,6 +71,7 @@ class Recording:
     def report(self) -> dict[str, Any]:
         """Count frames, stops and times."""
         last = self.statuses[-1]
+        indices = range(1, last['exit_count'] + 1)
         act = {frame['stamp_ns']: frame['act'] for frame in self.frames}
         frames = {
             'sent': len(self.frames),
@@ -95,7 +96,7 @@ class Recording:
         return {
             'frames': frames,
             'stops': {reason.name: reasons.count(reason) for reason in StopReason},
-            'exits': {str(index): exits.count(index) for index in range(1, 5)},
+            'exits': {str(index): exits.count(index) for index in indices},
             'latency_ms': percentiles(list(latency_ms.values())),
             'latency_ms_by_act': {
                 name: percentiles([ms for stamp, ms in latency_ms.items() if act[stamp] == name])
@@ -105,7 +106,7 @@ class Recording:
                 str(index): percentiles(
                     [1e3 * s['compute_s'] for s in published if s['exit_index'] == index]
                 )
-                for index in range(1, 5)
+                for index in indices
             },
             'urgency_to_mask_ms': percentiles(urgent_ms),
             'next_frame_to_publication_ms': percentiles(
@@ -225,7 +226,7 @@ def table(report: dict[str, Any]) -> str:
     if report['miou']:
         lines += [
             '',
-            'mIoU at exits 1 to 4, all frames: '
+            'mIoU of each exit, all frames: '
             + ', '.join(f'{100 * m:.1f} %' for m in report['miou']),
         ]
     return '\n'.join(lines) + '\n'

@@ -233,6 +233,7 @@ class Planner(Node):
             {
                 'stamp_ns': nanoseconds(status.header.stamp),
                 'exit_index': status.exit_index,
+                'exit_count': status.exit_count,
                 'stop_reason': status.stop_reason,
                 'urgency_stamp_ns': nanoseconds(status.urgency_stamp),
                 'mean_confidence': status.mean_confidence,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,16 @@ class ClassSet:
     :param name: lower-case name, as :func:`by_name` takes it.
     :param names: one name for each class, in order of the ids.
     :param colours: one (red, green, blue) for each class, 0 to 255.
+    :param vulnerable: names of the classes that are vulnerable road users. Sets that differ in
+        nothing else are equal.
     :raises ValueError: if there is not one colour for each name, a name is there twice, a colour
-        is out of range, or there are more classes than ids.
+        is out of range, there are more classes than ids, or a vulnerable class is none of the set.
     """
 
     name: str
     names: tuple[str, ...]
     colours: tuple[Colour, ...]
+    vulnerable: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         """Check that names and colours fit each other."""
@@ -50,6 +53,11 @@ class ClassSet:
                     f'class set {self.name!r}: expected colours of three values in 0..255, '
                     f'got {colour}'
                 )
+        if not set(self.vulnerable) <= set(self.names):
+            raise ValueError(
+                f'class set {self.name!r}: expected vulnerable classes of the set, '
+                f'got {", ".join(self.vulnerable)}'
+            )
 
     @property
     def count(self) -> int:
@@ -117,6 +125,7 @@ CITYSCAPES = ClassSet(
      (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
      (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100),
      (0, 80, 100), (0, 0, 230), (119, 11, 32)),
+    ('person', 'rider'),
 )
 
 #: 11 classes in the order and the colours of SegNet's form of CamVid (arXiv:1511.00561).
@@ -126,6 +135,7 @@ CAMVID = ClassSet(
      'bicyclist'),
     ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
      (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
+    ('pedestrian', 'bicyclist'),
 )
 
 _PASCAL_CONTEXT_NAMES = (
@@ -140,7 +150,10 @@ _PASCAL_CONTEXT_NAMES = (
 
 #: 59 classes, background left out, in order of the data set's own ids; generated colours.
 PASCAL_CONTEXT = ClassSet(
-    'pascal_context', _PASCAL_CONTEXT_NAMES, spread_colours(len(_PASCAL_CONTEXT_NAMES))
+    'pascal_context',
+    _PASCAL_CONTEXT_NAMES,
+    spread_colours(len(_PASCAL_CONTEXT_NAMES)),
+    ('person',),
 )
 
 CLASS_SETS: tuple[ClassSet, ...] = (CITYSCAPES, CAMVID, PASCAL_CONTEXT)

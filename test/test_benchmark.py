@@ -114,7 +114,7 @@ def test_a_tessellation_stands_in_for_labels(monkeypatch: pytest.MonkeyPatch) ->
 # Networks
 
 
-@pytest.mark.parametrize('name', ['hrnet_tiny', 'hrnet_w18_small_v2'])
+@pytest.mark.parametrize('name', ['hrnet_tiny', 'hrnet_w18_small_v2', 'coarse_tiny', 'coarse_s'])
 def test_features_of_a_random_network_stay_in_range(name: str) -> None:
     network = random_network(NetworkConfig(name, adaptivity=Adaptivity()))
     image = to_input(random_image((96, 128), 5), network.config, torch.device('cpu'))
@@ -206,7 +206,8 @@ def test_preemption_is_measured_after_the_first_exit(tmp_path: Path) -> None:
 
 
 def test_what_ros_adds_is_measured_between_processes(tmp_path: Path) -> None:
-    report = run(tmp_path / 'r.json', 'ros', '--size', '64x96', '--seconds', '2')
+    options = ['--network', 'coarse_tiny', '--size', '64x96', '--seconds', '2']
+    report = run(tmp_path / 'r.json', 'ros', *options)
     assert report['size'] == [64, 96] and report['frames'] == report['transport_ms']['n'] > 3
     assert 0 < report['transport_ms']['median'] <= report['transport_ms']['p99']
     assert report['urgency_to_mask_ms'].keys() >= {'median', 'p99'}
@@ -334,10 +335,12 @@ def test_a_process_that_fails_is_said() -> None:
             ['masks', '--network', 'hrnet_tiny', '--size', '64x64', '--masked', '.5,.4,.6'],
             'that rise',
         ),
+        (['masks', '--network', 'coarse_tiny', '--size', '64x64'], 'expected 2 masked shares'),
         (['preempt', '--size', '64x64'], 'either --network or --weights'),
         (['preempt', '--network', 'hrnet_tiny'], 'expected --size'),
         (['ros', '--size', '64x64', '--weights', 'nowhere'], 'weights not found: nowhere'),
         (['ros'], 'expected either --size or'),
+        (['ros', '--size', '64x64', '--network', 'resnet'], "unknown architecture 'resnet'"),
         (['ros', '--size', '64x64', '--urgency'], '--urgency: expected --rate, too'),
         (['ros', '--rate', '5', '--frames', 'nowhere'], 'nowhere'),
     ],

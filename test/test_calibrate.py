@@ -36,6 +36,7 @@ from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.learning.losses import exit_losses
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.learning.norms import average_norms
+from adpc_ros.learning.worth import worth_of
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork
@@ -255,6 +256,10 @@ def test_calibrate_on_the_command_line(
         'result': 'random',
         'calibration': f'{data}, at most 2.0 points of mIoU lost',
     }
+    again = evaluate(fitted.network, samples, progress=False)
+    assert fitted.worth == worth_of(again, data) and fitted.exit_s is not None
+    assert len(fitted.exit_s.seconds) == 4
+    assert fitted.exit_s.measured.startswith('{}x{}, '.format(*samples[0].label.shape))
     for name, value in network.state_dict().items():
         if not name.endswith('num_batches_tracked'):
             assert torch.equal(value, fitted.network.state_dict()[name])

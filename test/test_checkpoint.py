@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,18 +13,22 @@ import torch
 from networks import random_image, random_network
 from safetensors import safe_open
 from safetensors.torch import save_file
+from shared import ROOT
 from torch import Tensor
 
-from adpc_ros.labels import CAMVID, CITYSCAPES
+from adpc_ros.labels import CAMVID, CITYSCAPES, ClassSet
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.checkpoint import CheckpointError
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig
+from adpc_ros.network.worth import ExitTimes, Worth
 
 INFO = {'data': 'none', 'licence': 'Apache-2.0', 'note': 'grün'}
 Tensors = dict[str, Tensor]
 Metadata = dict[str, str]
+WORTH = Worth('camvid:held-out', tuple((0.1 * i, *(0.5,) * 9, None) for i in range(4)))
+TIMES = ExitTimes((0.05, 0.03, 0.02, 0.01), '480x360, native float32, 2 threads')
 
 
 @pytest.fixture
@@ -35,18 +40,20 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ('heads', 'adaptivity'),
+    ('architecture', 'heads', 'adaptivity'),
     [
-        (Heads.REDESIGNED, Adaptivity(thresholds=(0.6, 0.7, 0.8), window=5)),
-        (Heads.PLAIN, Adaptivity(Criterion.ENTROPY, (0.5, 0.4, 0.3))),
-        (Heads.REDESIGNED, None),
-        (Heads.NONE, None),
+        ('hrnet_tiny', Heads.REDESIGNED, Adaptivity(thresholds=(0.6, 0.7, 0.8), window=5)),
+        ('hrnet_tiny', Heads.PLAIN, Adaptivity(Criterion.ENTROPY, (0.5, 0.4, 0.3))),
+        ('hrnet_tiny', Heads.REDESIGNED, None),
+        ('hrnet_tiny', Heads.NONE, None),
+        ('coarse_tiny', Heads.PLAIN, Adaptivity(thresholds=(0.6, 0.7), window=3)),
+        ('coarse_tiny', Heads.NONE, None),
     ],
 )
 def test_a_round_trip_changes_nothing(
-    tmp_path: Path, heads: Heads, adaptivity: Adaptivity | None
+    tmp_path: Path, architecture: str, heads: Heads, adaptivity: Adaptivity | None
 ) -> None:
-    network = random_network(4, heads, adaptivity)
+    network = random_network(4, heads, adaptivity, architecture=architecture)
     path = tmp_path / 'tiny.safetensors'
     checkpoint.save(path, network, CAMVID, INFO)
     loaded = checkpoint.load(path)
@@ -60,6 +67,35 @@ def test_a_round_trip_changes_nothing(
         for a, b in zip(network(image), loaded.network(image)):
             assert torch.equal(a, b)
     assert [p.name for p in tmp_path.iterdir()] == ['tiny.safetensors']
+
+
+def test_the_packaged_weights_are_what_they_were() -> None:
+    path = ROOT / 'weights' / 'hrnet_w18_small_v2_camvid.safetensors'
+    assert checkpoint.load(path).identity == 'hrnet_w18_small_v2_camvid@6f70eb27dd56'
+
+
+@pytest.mark.parametrize('architecture', ['hrnet_tiny', 'coarse_tiny'])
+def test_what_is_known_of_the_exits_is_kept(tmp_path: Path, architecture: str) -> None:
+    network = random_network(4, architecture=architecture)
+    exits = network.config.exit_count
+    worth = Worth(WORTH.data, WORTH.iou[:exits])
+    times = ExitTimes(TIMES.seconds[:exits], TIMES.measured)
+    path = tmp_path / 'tiny.safetensors'
+    checkpoint.save(path, network, CAMVID, INFO, worth, times)
+    loaded = checkpoint.load(path)
+    assert (loaded.worth, loaded.exit_s) == (worth, times)
+    checkpoint.save(path, network, CAMVID, INFO)
+    loaded = checkpoint.load(path)
+    assert (loaded.worth, loaded.exit_s, loaded.advised_exit) == (None, None, 1)
+
+
+def test_the_exits_must_be_those_of_the_network(tmp_path: Path) -> None:
+    network = random_network(4, architecture='coarse_tiny')
+    with pytest.raises(ValueError, match='expected IoU of 3 exits with 11 classes each, got 4'):
+        checkpoint.save(tmp_path / 'w.safetensors', network, CAMVID, INFO, WORTH)
+    with pytest.raises(ValueError, match='expected the seconds of 3 exits, got 4'):
+        checkpoint.save(tmp_path / 'w.safetensors', network, CAMVID, INFO, exit_s=TIMES)
+    assert not list(tmp_path.iterdir())
 
 
 def test_temperatures_are_kept(tmp_path: Path) -> None:
@@ -95,6 +131,44 @@ def test_the_identity_follows_the_content(tmp_path: Path) -> None:
         assert stem == name
     assert identities['a'] == identities['b'] != identities['c']
     assert len(identities['a']) == 12
+
+
+def test_the_identity_follows_what_is_known_of_the_exits(tmp_path: Path) -> None:
+    network, path = random_network(1, class_count=2), tmp_path / 'tiny.safetensors'
+    plain = ClassSet('mine', ('ground', 'walker'), ((1, 2, 3), (4, 5, 6)))
+    marked = dataclasses.replace(plain, vulnerable=('walker',))
+    worth = Worth('a', ((0.5, 0.1),) * 4)
+    others = [
+        (marked, None, None),
+        (plain, worth, None),
+        (plain, Worth('a', ((0.5, 0.2),) * 4), None),
+        (plain, None, TIMES),
+        (marked, worth, TIMES),
+    ]
+    identities = set()
+    for classes, *known in [(plain, None, None), *others]:
+        checkpoint.save(path, network, classes, INFO, *known)
+        loaded = checkpoint.load(path)
+        assert loaded.classes.vulnerable == classes.vulnerable
+        identities.add(loaded.identity)
+    assert len(identities) == 6
+
+
+def test_an_older_description_of_classes_has_no_vulnerable_ones(tmp_path: Path) -> None:
+    path = tmp_path / 'tiny.safetensors'
+    classes = ClassSet('mine', ('ground', 'walker'), ((1, 2, 3), (4, 5, 6)))
+    checkpoint.save(path, random_network(1, class_count=2), classes, INFO)
+    identity = checkpoint.load(path).identity
+
+    def forget(metadata: Metadata) -> None:
+        values = json.loads(metadata['classes'])
+        assert values.pop('vulnerable') == []
+        metadata['classes'] = json.dumps(values)
+
+    change(path, metadata=forget)
+    loaded = checkpoint.load(path)
+    assert (loaded.classes, loaded.classes.vulnerable) == (classes, ())
+    assert loaded.identity == identity
 
 
 def load_error(path: Path) -> str:
@@ -188,6 +262,23 @@ def test_a_class_set_of_another_count(weights: Path) -> None:
             'network',
             '{"architecture": "hrnet_tiny", "temperatures": [1, NaN, 1, 1]}',
             '4 positive',
+        ),
+        ('worth', '[]', 'worth: expected the keys data and iou, got []'),
+        ('worth', '{"data": "x"}', "worth: expected the keys data and iou, got ['data']"),
+        ('worth', '{"data": "x", "iou": 3}', 'iou as a list for each exit'),
+        ('worth', '{"data": "x", "iou": []}', 'worth: expected IoU of the same classes'),
+        ('worth', '{"data": "x", "iou": [[0.1, null], [0.1, 0.2]]}', 'of the same classes'),
+        ('worth', '{"data": "x", "iou": [[0.1, 1.5]]}', 'expected IoU in [0, 1] or null, got 1.5'),
+        ('worth', '{"data": "x", "iou": [[0.1, "?"]]}', "in [0, 1] or null, got '?'"),
+        ('worth', '{"data": "x", "iou": [[0.1]]}', 'IoU of 4 exits with 11 classes each, got 1'),
+        ('exit_s', '7', 'exit_s: expected the keys seconds and measured, got 7'),
+        ('exit_s', '{"seconds": 7, "measured": ""}', 'expected seconds as a list'),
+        ('exit_s', '{"seconds": [0.1, 0], "measured": ""}', 'seconds of each exit, above 0'),
+        ('exit_s', '{"seconds": [0.1], "measured": ""}', 'the seconds of 4 exits, got 1'),
+        (
+            'classes',
+            '{"name": "x", "names": ["a"], "colours": [[0, 0, 0]], "vulnerable": ["b"]}',
+            'expected vulnerable classes of the set, got b',
         ),
     ],
 )

@@ -20,6 +20,7 @@ from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.checkpoint import CheckpointError
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network
+from adpc_ros.network.worth import ExitTimes, Worth
 
 Tensors = dict[str, Tensor]
 MASKS = Adaptivity(thresholds=(0.6, 0.6, 0.6))
@@ -181,6 +182,22 @@ def test_our_own_file_keeps_what_is_not_asked_for(tmp_path: Path) -> None:
     assert converted(path).network.config.adaptivity.thresholds == (0.25,) * 3
     assert convert(path, '--backbone-only') == 0
     assert converted(path).network.config.temperatures == (1.0,) * 4, 'of heads that are new'
+
+
+def test_a_network_of_another_family_is_converted_without_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = random_network(9, adaptivity=Adaptivity(), architecture='coarse_tiny')
+    path = tmp_path / 'own.safetensors'
+    times = ExitTimes((0.1, 0.1, 0.1), 'somewhere')
+    checkpoint.save(path, network, CAMVID, {}, Worth('x', ((0.5,) * 11,) * 3), times)
+    assert convert(path, '--network', 'coarse_tiny', '--threshold', '0.5') == 0
+    assert 'left out: worth, exit_s\n' in capsys.readouterr().out
+    loaded = converted(path)
+    assert loaded.network.config.adaptivity == Adaptivity(thresholds=(0.5, 0.5))
+    assert (loaded.worth, loaded.exit_s) == (None, None)
+    state = loaded.network.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in parameters(network).items())
 
 
 @pytest.mark.parametrize('heads', [Heads.REDESIGNED, Heads.PLAIN])

@@ -69,6 +69,9 @@ def test_a_folder_has_classes_of_its_own(tmp_path: Path) -> None:
     assert (label[own == 3] == 0).all() and (label[own == 8] == 1).all()
     assert (label[(own != 3) & (own != 8)] == IGNORE_ID).all()
     assert samples.classes.names == ('ground', 'thing') and len(samples.classes.colours) == 2
+    assert samples.classes.vulnerable == ()
+    samples = open_samples(write_folder(tmp_path, vulnerable=['thing']))
+    assert samples.classes.vulnerable == ('thing',)
 
 
 def test_weights_keep_classes_of_their_own(tmp_path: Path) -> None:
@@ -85,6 +88,8 @@ def test_weights_keep_classes_of_their_own(tmp_path: Path) -> None:
         ({'values': {3: 'nothing'}}, "has no class 'nothing'"),
         ({'values': {300: 'thing'}}, r'expected label values in 0\.\.255'),
         ({'values': [1]}, r'classes\.yaml: '),
+        ({'vulnerable': ['person']}, 'expected vulnerable classes of the set, got person'),
+        ({'vulnerable': 'thing'}, "a list of class names as vulnerable, got 'thing'"),
         ({'colours': [[1, 2, 3]]}, 'expected one colour for each of the 2 names'),
         ({'colors': []}, r"unknown keys \['colors'\]"),
     ],

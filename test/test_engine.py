@@ -245,7 +245,7 @@ def test_a_closed_engine_takes_no_frame() -> None:
 
 def test_a_policy_for_another_network_is_an_error() -> None:
     with pytest.raises(ValueError, match='expected a policy for 4 exits, got 3'):
-        Engine(plan_of(random_network()), Policy(exit_count=3, max_exit=3))
+        Engine(plan_of(random_network()), Policy(3))
 
 
 @pytest.mark.parametrize('event', ['frame', 'critical', 'stop', 'close'])
@@ -293,7 +293,7 @@ def test_many_frames_and_urgencies_from_two_threads_keep_the_books() -> None:
     recorder = Recorder()
     engine = Engine(
         plan_of(random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))),
-        Policy(elevated_deadline_s=0.005),
+        Policy(4, elevated_deadline_s=0.005),
         recorder.on_result,
     )
     done = threading.Event()
@@ -368,7 +368,7 @@ def test_another_policy_counts_from_the_next_frame_on(
     engine, plan = gated
     engine.submit(picture())
     run_exits(engine, plan, 1, 1)
-    engine.change_policy(Policy(max_exit=1), adaptive=False)
+    engine.change_policy(Policy(4, max_exit=1), adaptive=False)
     for _ in range(3):
         plan.gates.release()
     wait_for(lambda: len(recorder.results) == 1)

@@ -68,6 +68,17 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
         CAMVID.id_of('dog')
 
 
+def test_people_are_vulnerable_and_the_mark_makes_no_other_set() -> None:
+    assert [classes.vulnerable for classes in CLASS_SETS] == [
+        ('person', 'rider'),
+        ('pedestrian', 'bicyclist'),
+        ('person',),
+    ]
+    assert ClassSet(CAMVID.name, CAMVID.names, CAMVID.colours) == CAMVID
+    with pytest.raises(ValueError, match='expected vulnerable classes of the set, got person'):
+        ClassSet(CAMVID.name, CAMVID.names, CAMVID.colours, ('person',))
+
+
 @pytest.mark.parametrize(
     ('names', 'colours', 'complaint'),
     [

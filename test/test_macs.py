@@ -143,6 +143,8 @@ def test_a_frame_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         (['--network', 'resnet'], "unknown architecture 'resnet'"),
         (['--masked', '.1,.2,.3'], '--heads and --masked need --network'),
         (['--network', 'hrnet_tiny', '--heads', 'none', '--masked', '0,0,0'], 'early exits'),
+        (['--network', 'hrnet_tiny', '--masked', '.1,.2'], 'expected 3 masked shares'),
+        (['--network', 'coarse_tiny', '--masked', '.1,.2,.3'], 'expected 2 masked shares'),
         (['--weights', 'nowhere.safetensors'], '--weights and --image go together'),
         (['--weights', 'nowhere', '--image', 'x.png'], 'weights not found: nowhere'),
         (['--network', 'hrnet_tiny', '--json', '/nowhere/at/all.json'], '/nowhere/at/all.json'),
@@ -162,8 +164,8 @@ def test_errors_of_the_user_are_one_line(
     [
         (['--size', '1024'], 'expected HxW in pixels'),
         (['--size', '0x32'], 'expected HxW in pixels'),
-        (['--masked', '.1,.2'], 'expected A,B,C in [0, 1]'),
-        (['--masked', 'a,b,c'], 'expected A,B,C in [0, 1]'),
+        (['--masked', '.1,1.2'], 'expected A,B,... in [0, 1]'),
+        (['--masked', 'a,b,c'], 'expected A,B,... in [0, 1]'),
         (['--classes', '-3'], 'expected a positive whole number'),
     ],
 )

@@ -26,6 +26,7 @@ from adpc_ros.msg import SegmentationStatus, Urgency
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
 from adpc_ros.network.families import NetworkConfig, build_network
+from adpc_ros.network.worth import Worth
 
 SLOW = (320, 416)  # long enough to be preempted by a network that is not tiny
 
@@ -201,6 +202,38 @@ def test_elevated_urgency_sets_a_deadline_that_is_kept(
         assert client.statuses[-1].exit_index == 1
 
 
+def test_no_frame_is_cut_to_an_exit_that_sees_no_people_unless_that_is_asked_for(
+    client: Client, folder: Path
+) -> None:
+    path = folder / 'coarse.safetensors'
+    worth = Worth('some images', ((0.05,) * 11, (0.5,) * 11, (0.6,) * 11))
+    checkpoint.save(path, random_network(architecture='coarse_tiny'), CAMVID, {}, worth)
+    with NodeProcess(folder, f'weights:={path}') as node:
+        client.connect(node)
+        client.urgency(Urgency.CRITICAL)
+        client.spin(0.2)
+        client.image()
+        client.wait(lambda: len(client.statuses) == 1)
+        assert 'exit 1: IoU, %: mean 5.0, pedestrian 5.0, bicyclist 5.0' in node.log()
+        assert 'advised: exit 2 and later (judged on some images)' in node.log()
+        assert 'lets out masks' not in node.log()
+        for count in (2, 3):
+            assert client.set_parameters(urgent_max_exit=1, max_exit=9 + count).successful
+            client.image()
+            client.wait(lambda count=count: len(client.statuses) == count)
+        limited = SegmentationStatus.EXIT_LIMIT
+        ends = [(s.exit_index, s.exit_count, s.stop_reason) for s in client.statuses]
+        assert ends == [(2, 3, limited), (1, 3, limited), (1, 3, limited)]
+        assert node.log().count('urgent_max_exit: 1 lets out masks of exit 1') == 1
+        assert node.log().count('max_exit: 11 is taken as the last exit, 3') == 1
+        client.urgency(Urgency.ELEVATED, deadline_s=1e-6)
+        client.spin(0.2)
+        client.image()
+        client.wait(lambda: len(client.statuses) == 4)
+        late = client.statuses[-1]
+        assert (late.exit_index, late.stop_reason) == (2, SegmentationStatus.DEADLINE)
+
+
 def test_garbage_is_dropped_counted_and_warned_of_once(
     client: Client, weights: Path, folder: Path
 ) -> None:
@@ -371,7 +404,7 @@ def test_the_node_is_managed(client: Client, weights: Path, folder: Path) -> Non
 
         assert call(get, GetState.Request()).current_state.id == State.PRIMARY_STATE_UNCONFIGURED
         assert set_parameter('max_exit', 3).successful
-        assert not set_parameter('max_exit', 9).successful
+        assert not set_parameter('max_exit', 256).successful
         for cycle in (1, 2):
             assert transition(Transition.TRANSITION_CONFIGURE) == State.PRIMARY_STATE_INACTIVE
             refused = set_parameter('threads', 2)

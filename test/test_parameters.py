@@ -47,6 +47,45 @@ def test_a_change_that_cannot_be_says_what_was_expected(
         Parameters().changed(values)
 
 
+@pytest.mark.parametrize(
+    'given, advised, expected',
+    [
+        ({}, 1, (1, 4, 1)),
+        ({}, 2, (2, 4, 2)),
+        ({}, 4, (4, 4, 4)),
+        ({'min_exit': 1, 'urgent_max_exit': 3}, 2, (1, 4, 3)),
+        ({'max_exit': 2}, 3, (2, 2, 3)),  # an advised exit gives way
+        ({'min_exit': 9, 'urgent_max_exit': 9}, 2, (4, 4, 4)),
+        ({'max_exit': 9}, 2, (2, 4, 2)),
+    ],
+)
+def test_exits_that_are_not_given_are_as_advised(
+    given: dict[str, int], advised: int, expected: tuple[int, int, int]
+) -> None:
+    policy = Parameters(**given).policy(4, advised)
+    assert (policy.min_exit, policy.max_exit, policy.urgent_max_exit) == expected
+
+
+@pytest.mark.parametrize(
+    'given, warned_of',
+    [
+        ({}, []),
+        ({'min_exit': 2, 'max_exit': 3, 'urgent_max_exit': 2}, []),
+        ({'min_exit': 1}, ['min_exit: 1 lets out masks of exit 1']),
+        ({'urgent_max_exit': 1}, ['urgent_max_exit: 1 lets out masks of exit 1']),
+        ({'max_exit': 1}, ['max_exit: 1 lets out masks of exit 1']),
+        ({'max_exit': 9}, ['max_exit: 9 is taken as the last exit, 3']),
+    ],
+)
+def test_exits_that_see_too_little_or_are_none_are_warned_of(
+    given: dict[str, int], warned_of: list[str]
+) -> None:
+    found = Parameters(**given).warnings(3, 2)
+    assert [text[: len(start)] for text, start in zip(found, warned_of)] == warned_of
+    assert len(found) == len(warned_of)
+    assert Parameters(**given).warnings(9, 1) == []
+
+
 def test_what_frames_may_spend_is_live_and_what_is_built_is_not() -> None:
     policy = {'min_exit', 'max_exit', 'deadline_s', 'target_confidence', 'elevated_deadline_s'}
     policy |= {'urgent_max_exit', 'max_age_s'}
@@ -89,7 +128,8 @@ def test_a_node_describes_range_meaning_and_when_a_change_counts() -> None:
             live = described.additional_constraints.endswith(parameters.LIVE)
             assert live == (field.name in LIVE_NAMES)
             assert live or described.additional_constraints.endswith(parameters.AT_CONFIGURE)
-        assert node.describe_parameter('min_exit').integer_range[0].to_value == 4
+        exits = node.describe_parameter('min_exit').integer_range[0]
+        assert (exits.from_value, exits.to_value) == (0, 255)
         constraints = node.describe_parameter('output_scale').additional_constraints
         assert constraints.startswith('one of 1, 2, 4; live')
 

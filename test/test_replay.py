@@ -16,7 +16,8 @@ from bags import STORE, Call, Shot, ns, write_bag
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import GI
 from adpc_ros.replay.output import Messages
-from adpc_ros.replay.simulation import EXIT_S, Simulation
+from adpc_ros.replay.settings import EXIT_S
+from adpc_ros.replay.simulation import Simulation
 from adpc_ros.replay.source import PlannedUrgency, Source
 from adpc_ros.runtime.engine import Result
 from adpc_ros.runtime.images import Rendered
@@ -71,7 +72,7 @@ def play(
         lines.append((frame.number, (time_ns - ns(0)) / 1e6, reason.value))
 
     simulation = Simulation(
-        plan or FakePlan(), Policy(**policy), EXITS_S, source.start_ns, on_result, on_drop
+        plan or FakePlan(), Policy(4, **policy), EXITS_S, source.start_ns, on_result, on_drop
     )
     simulation.run(source)
     return lines, results
@@ -184,7 +185,7 @@ def test_what_is_no_image_is_invalid_and_what_fails_has_a_status(tmp_path: Path)
 def test_durations_must_fit_the_network(tmp_path: Path) -> None:
     for durations in ((0.1,) * 3, (0.1, 0.1, 0.0, 0.1)):
         with pytest.raises(ValueError, match='expected the seconds of 4 exits, each > 0'):
-            Simulation(FakePlan(), Policy(), durations, 0)
+            Simulation(FakePlan(), Policy(4), durations, 0)
 
 
 def test_the_default_durations_are_those_of_the_readme() -> None:

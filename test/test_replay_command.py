@@ -20,6 +20,7 @@ from adpc_ros.bag import open_bag
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.network.worth import ExitTimes, Worth
 from adpc_ros.replay import expectation
 from adpc_ros.replay.output import read_output, values_of
 from adpc_ros.replay.settings import exit_seconds, parameters, urgency
@@ -131,6 +132,53 @@ def test_masks_are_those_of_the_plan_at_that_exit(tmp_path: Path, bag: Path, wei
     plan.close()
 
 
+@pytest.fixture(scope='module')
+def three_exits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of three exits, of which the first sees no people and each takes 30 ms."""
+    path = tmp_path_factory.mktemp('weights') / 'coarse.safetensors'
+    worth = Worth('some images', ((0.0,) * 11, (0.5,) * 11, (0.6,) * 11))
+    times = ExitTimes((0.03,) * 3, '96x64')
+    network = random_network(0, architecture='coarse_tiny')
+    checkpoint.save(path, network, CAMVID, {}, worth, times)
+    return path
+
+
+def test_durations_and_exits_are_those_that_the_weights_advise(
+    tmp_path: Path,
+    bag: Path,
+    three_exits: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out, numbers = tmp_path / 'out.mcap', tmp_path / 'numbers.json'
+    command = ['replay', str(bag), '--out', str(out), '--json', str(numbers)]
+    command += ['--weights', str(three_exits), '--threads', '1']
+    assert main(command) == 0
+    ends = [(s.exit_index, s.exit_count) for _, s in read_output(out, 'output/status')]
+    assert ends == [(2, 3), (2, 3), (3, 3), (2, 3)]
+    stops = json.loads(numbers.read_text())['stops']
+    assert stops == {'EXIT_LIMIT': 1, 'FINISHED': 1, 'NEXT_FRAME': 2}
+    said = capsys.readouterr().out
+    assert 'advised: exit 2 and later (judged on some images)' in said
+    assert 'exits in 30 + 30 + 30 ms' in said and 'lets out masks' not in caplog.text
+    assert main([*command, '--min-exit', '1', '--urgent-max-exit', '1']) == 0
+    ends = [(s.exit_index, s.exit_count) for _, s in read_output(out, 'output/status')]
+    assert ends == [(1, 3), (3, 3), (3, 3), (1, 3)]
+    assert caplog.text.count('lets out masks of exit 1') == 2
+
+
+def test_durations_that_nobody_says_are_asked_for(
+    tmp_path: Path, bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / 'coarse.safetensors'
+    checkpoint.save(path, random_network(architecture='coarse_tiny'), CAMVID, {})
+    command = ['replay', str(bag), '--out', str(tmp_path / 'o.mcap'), '--weights', str(path)]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert 'expected --exit-s with the seconds of 3 exits' in said
+    assert main([*command, '--exit-s', '0.03,0.03,0.03']) == 0
+
+
 def test_what_came_of_it_can_be_expected_again(
     tmp_path: Path, bag: Path, weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,7 +266,7 @@ def test_faults_of_the_input_are_said_in_a_line(
         (bag, ['--against', bag], 'expected /adpc/output/mask'),
         (bag, ['--urgency-at', '1:NOW'], 'expected T[:LEVEL[:HOLD]]'),
         (bag, ['--exit-s', '0.1,0.1'], 'expected the seconds of 4 exits'),
-        (bag, ['--max-exit', '5'], 'max_exit: expected 1 to 4'),
+        (bag, ['--max-exit', '256'], 'max_exit: expected 0 to 255'),
         (bag, ['--namespace', 'adpc'], 'expected an absolute name'),
         (bag, ['--labels', tmp_path], 'expected a folder of label PNGs'),
     )

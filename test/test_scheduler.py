@@ -26,7 +26,7 @@ def published(actions: list) -> Publish:
     return publish
 
 
-DEFAULT = Policy()
+DEFAULT = Policy(4)
 
 
 def started(policy: Policy = DEFAULT, exits: int = 0, at_s: float = 0.1) -> Scheduler:
@@ -57,7 +57,7 @@ def test_next_frame_preempts_at_the_latest_exit() -> None:
 
 
 def test_next_frame_waits_for_min_exit() -> None:
-    scheduler = started(Policy(min_exit=2), exits=1)
+    scheduler = started(Policy(4, min_exit=2), exits=1)
     assert scheduler.frame(2, 0.15, 0.15) == []
     publish = published(scheduler.exit_rendered(1, 2, 0.2))
     assert (publish.exit_index, publish.reason) == (2, StopReason.NEXT_FRAME)
@@ -73,7 +73,7 @@ def test_the_newest_frame_wins() -> None:
 
 
 def test_critical_publishes_at_once_and_overrides_min_exit() -> None:
-    scheduler = started(Policy(min_exit=4), exits=1)
+    scheduler = started(Policy(4, min_exit=4), exits=1)
     publish, cancel = scheduler.urgency(Level.CRITICAL, 0.15, stamp='stamp')
     assert (publish.exit_index, publish.reason) == (1, StopReason.URGENT)
     assert (publish.urgency_stamp, publish.event_s) == ('stamp', 0.15)
@@ -81,7 +81,7 @@ def test_critical_publishes_at_once_and_overrides_min_exit() -> None:
 
 
 def test_critical_before_the_first_exit_ends_the_frame_at_its_first_exit() -> None:
-    scheduler = started(Policy(min_exit=3, urgent_max_exit=2))
+    scheduler = started(Policy(4, min_exit=3, urgent_max_exit=2))
     assert scheduler.urgency(Level.CRITICAL, 0.05, stamp='stamp') == []
     publish = published(scheduler.exit_rendered(1, 1, 0.1))
     assert (publish.exit_index, publish.reason) == (1, StopReason.URGENT)
@@ -89,7 +89,7 @@ def test_critical_before_the_first_exit_ends_the_frame_at_its_first_exit() -> No
 
 
 def test_a_repeated_critical_cuts_nothing_and_extends_the_hold() -> None:
-    scheduler = started(Policy(urgent_max_exit=3))
+    scheduler = started(Policy(4, urgent_max_exit=3))
     scheduler.urgency(Level.CRITICAL, 0.0, hold_s=1.0)
     scheduler.exit_rendered(1, 1, 0.1)
     scheduler.idle(1, 0.1)
@@ -105,14 +105,14 @@ def test_a_repeated_critical_cuts_nothing_and_extends_the_hold() -> None:
 
 
 def test_critical_when_idle_changes_the_level_only() -> None:
-    scheduler = Scheduler(Policy())
+    scheduler = Scheduler(Policy(4))
     assert scheduler.urgency(Level.CRITICAL, 0.0) == []
     assert scheduler.frame(1, 0.1, 0.1) == [Start(1)]
     assert published(scheduler.exit_rendered(1, 1, 0.2)).reason is StopReason.EXIT_LIMIT
 
 
 def test_critical_after_its_hold_preempts_again() -> None:
-    scheduler = Scheduler(Policy())
+    scheduler = Scheduler(Policy(4))
     scheduler.urgency(Level.CRITICAL, 0.0, hold_s=0.5)
     scheduler.frame(1, 1.0, 1.0)
     assert scheduler.exit_rendered(1, 1, 1.1) == []
@@ -132,7 +132,7 @@ def learnt(policy: Policy, durations_s: list[float]) -> Scheduler:
 
 
 def test_elevated_stops_before_an_exit_that_would_be_late() -> None:
-    scheduler = learnt(Policy(), [0.1, 0.1, 0.1, 0.3])
+    scheduler = learnt(Policy(4), [0.1, 0.1, 0.1, 0.3])
     scheduler.urgency(Level.ELEVATED, 10.0, deadline_s=0.5)
     scheduler.frame(2, 10.0, 10.0)
     assert scheduler.exit_rendered(2, 1, 10.1) == []
@@ -143,7 +143,7 @@ def test_elevated_stops_before_an_exit_that_would_be_late() -> None:
 
 
 def test_elevated_in_mid_exit_stops_a_frame_that_would_be_late() -> None:
-    scheduler = learnt(Policy(), [0.1, 0.1, 0.1, 0.3])
+    scheduler = learnt(Policy(4), [0.1, 0.1, 0.1, 0.3])
     scheduler.frame(2, 10.0, 10.0)
     for index in (1, 2, 3):
         assert scheduler.exit_rendered(2, index, 10.0 + index / 10) == []
@@ -153,7 +153,7 @@ def test_elevated_in_mid_exit_stops_a_frame_that_would_be_late() -> None:
 
 
 def test_a_deadline_already_past_runs_to_min_exit_and_is_missed() -> None:
-    scheduler = Scheduler(Policy(min_exit=2, elevated_deadline_s=0.05))
+    scheduler = Scheduler(Policy(4, min_exit=2, elevated_deadline_s=0.05))
     scheduler.urgency(Level.ELEVATED, 0.0)
     scheduler.frame(1, 1.0, 0.0)
     assert scheduler.exit_rendered(1, 1, 1.1) == []
@@ -163,32 +163,32 @@ def test_a_deadline_already_past_runs_to_min_exit_and_is_missed() -> None:
 
 
 def test_a_tick_ends_a_frame_that_overruns_its_deadline() -> None:
-    scheduler = started(Policy(deadline_s=0.5), exits=1)
+    scheduler = started(Policy(4, deadline_s=0.5), exits=1)
     assert scheduler.tick(0.49) == []
     publish = published(scheduler.tick(0.496))  # a little is left for publication
     assert (publish.exit_index, publish.reason) == (1, StopReason.DEADLINE)
 
 
 def test_another_image_size_forgets_the_expected_durations() -> None:
-    scheduler = learnt(Policy(deadline_s=0.5), [0.1, 0.1, 0.1, 0.1])
+    scheduler = learnt(Policy(4, deadline_s=0.5), [0.1, 0.1, 0.1, 0.1])
     scheduler.frame(2, 10.0, 10.0, size=(9, 9))
     for index in (1, 2, 3):
         assert scheduler.exit_rendered(2, index, 10.0 + 0.15 * index) == []
 
 
 def test_target_confidence_and_max_exit_end_a_frame() -> None:
-    scheduler = started(Policy(target_confidence=0.9, max_exit=3))
+    scheduler = started(Policy(4, target_confidence=0.9, max_exit=3))
     assert scheduler.exit_rendered(1, 1, 0.1, 0.9) == []
     publish = published(scheduler.exit_rendered(1, 2, 0.2, 0.91))
     assert publish.reason is StopReason.CONFIDENT
-    scheduler = started(Policy(max_exit=3), exits=2)
+    scheduler = started(Policy(4, max_exit=3), exits=2)
     assert published(scheduler.exit_rendered(1, 3, 0.3)).reason is StopReason.EXIT_LIMIT
-    scheduler = started(Policy(target_confidence=0.9, min_exit=2))
+    scheduler = started(Policy(4, target_confidence=0.9, min_exit=2))
     assert scheduler.exit_rendered(1, 1, 0.1, 0.95) == []
 
 
 def test_urgency_never_lifts_the_limit() -> None:
-    scheduler = Scheduler(Policy(max_exit=2, urgent_max_exit=4))
+    scheduler = Scheduler(Policy(4, max_exit=2, urgent_max_exit=4))
     scheduler.urgency(Level.CRITICAL, 0.0)
     scheduler.frame(1, 0.1, 0.1)
     assert scheduler.exit_rendered(1, 1, 0.2) == []
@@ -197,13 +197,13 @@ def test_urgency_never_lifts_the_limit() -> None:
 
 
 def test_a_limit_is_named_before_a_newer_frame() -> None:
-    scheduler = started(Policy(min_exit=2, max_exit=2), exits=1)
+    scheduler = started(Policy(4, min_exit=2, max_exit=2), exits=1)
     scheduler.frame(2, 0.15, 0.15)
     assert published(scheduler.exit_rendered(1, 2, 0.2)).reason is StopReason.EXIT_LIMIT
 
 
 def test_urgency_is_named_on_a_network_with_a_single_exit() -> None:
-    scheduler = Scheduler(Policy(exit_count=1, max_exit=1))
+    scheduler = Scheduler(Policy(1))
     scheduler.frame(1, 0.0, 0.0)
     scheduler.urgency(Level.CRITICAL, 0.05, stamp='stamp')
     publish = published(scheduler.exit_rendered(1, 1, 0.1))
@@ -232,7 +232,7 @@ def run_frame(
 
 
 def test_an_exit_that_never_meets_the_deadline_is_seldom_tried() -> None:
-    scheduler = Scheduler(Policy(deadline_s=0.3))
+    scheduler = Scheduler(Policy(4, deadline_s=0.3))
     in_time = 0
     for frame_id in range(1, 201):
         at_s = float(frame_id)
@@ -243,7 +243,7 @@ def test_an_exit_that_never_meets_the_deadline_is_seldom_tried() -> None:
 
 
 def test_one_slow_frame_does_not_lock_an_exit_out() -> None:
-    scheduler = Scheduler(Policy(deadline_s=0.5))
+    scheduler = Scheduler(Policy(4, deadline_s=0.5))
     run_frame(scheduler, 1, 0.0, [0.1, 0.2, 0.3, 0.48])
     exits = [
         run_frame(scheduler, frame_id, float(frame_id), [0.03, 0.06, 0.3, 0.4])[0].exit_index
@@ -259,7 +259,7 @@ def test_one_slow_frame_does_not_lock_an_exit_out() -> None:
 
 
 def test_a_faster_sample_counts_slowly_and_a_slower_one_at_once() -> None:
-    scheduler = learnt(Policy(), [0.1, 0.1, 0.1, 0.1])
+    scheduler = learnt(Policy(4), [0.1, 0.1, 0.1, 0.1])
     scheduler.frame(2, 1.0, 1.0)
     for index in range(1, 5):
         scheduler.exit_rendered(2, index, 1.0 + 0.05 * index)
@@ -271,25 +271,25 @@ def test_a_faster_sample_counts_slowly_and_a_slower_one_at_once() -> None:
 
 
 def test_elevated_takes_the_tighter_deadline_and_its_own_default() -> None:
-    scheduler = started(Policy(deadline_s=0.3, elevated_deadline_s=0.2), exits=1)
+    scheduler = started(Policy(4, deadline_s=0.3, elevated_deadline_s=0.2), exits=1)
     scheduler.urgency(Level.ELEVATED, 0.1, deadline_s=9.0)
     assert scheduler.tick(0.28) == []
     assert published(scheduler.tick(0.3)).deadline_s == pytest.approx(0.3)
-    scheduler = started(Policy(elevated_deadline_s=0.2), exits=1)
+    scheduler = started(Policy(4, elevated_deadline_s=0.2), exits=1)
     scheduler.urgency(Level.ELEVATED, 0.1, deadline_s=9.0)
     scheduler.urgency(Level.ELEVATED, 0.11)
     assert published(scheduler.tick(0.2)).deadline_s == pytest.approx(0.2)
 
 
 def test_a_stamp_in_the_future_does_not_put_off_the_deadline() -> None:
-    scheduler = Scheduler(Policy(deadline_s=0.3))
+    scheduler = Scheduler(Policy(4, deadline_s=0.3))
     scheduler.frame(1, 0.0, captured_s=5.0)
     scheduler.exit_rendered(1, 1, 0.1)
     assert published(scheduler.tick(0.3)).deadline_s == pytest.approx(0.3)
 
 
 def test_a_shorter_hold_in_a_later_message_counts() -> None:
-    scheduler = Scheduler(Policy())
+    scheduler = Scheduler(Policy(4))
     scheduler.urgency(Level.CRITICAL, 0.0, hold_s=5.0)
     scheduler.urgency(Level.CRITICAL, 0.1, hold_s=0.2)
     assert scheduler.level(0.2) is Level.CRITICAL
@@ -297,7 +297,7 @@ def test_a_shorter_hold_in_a_later_message_counts() -> None:
 
 
 def test_stop_drops_all_cancels_and_returns_to_routine() -> None:
-    scheduler = started(exits=1, policy=Policy(min_exit=2))
+    scheduler = started(exits=1, policy=Policy(4, min_exit=2))
     scheduler.frame(2, 0.15, 0.15)
     scheduler.urgency(Level.ELEVATED, 0.16, deadline_s=9.0)
     assert scheduler.stop() == [
@@ -325,7 +325,7 @@ def test_a_failure_after_publication_costs_nothing() -> None:
 
 
 def test_stale_and_invalid_frames_are_counted() -> None:
-    scheduler = Scheduler(Policy(max_age_s=0.2))
+    scheduler = Scheduler(Policy(4, max_age_s=0.2))
     assert scheduler.frame(1, 1.0, 0.7) == [Drop(1, DropReason.STALE)]
     assert scheduler.reject(2) == [Drop(2, DropReason.INVALID)]
     assert scheduler.frame(3, 1.0, 0.9) == [Start(3)]
@@ -340,8 +340,8 @@ def test_exits_after_the_seal_are_discarded() -> None:
 
 
 def test_another_policy_counts_from_the_next_frame_on() -> None:
-    scheduler = started(Policy(min_exit=2, max_exit=3), exits=1)
-    scheduler.change_policy(Policy(min_exit=1, max_exit=1, target_confidence=0.0))
+    scheduler = started(Policy(4, min_exit=2, max_exit=3), exits=1)
+    scheduler.change_policy(Policy(4, min_exit=1, max_exit=1, target_confidence=0.0))
     assert scheduler.frame(2, 0.15, 0.15) == [], 'the running frame keeps its min_exit'
     publish, _ = scheduler.exit_rendered(1, 2, 0.2, 1.0)
     assert (publish.exit_index, publish.reason) == (2, StopReason.NEXT_FRAME)
@@ -351,9 +351,9 @@ def test_another_policy_counts_from_the_next_frame_on() -> None:
 
 
 def test_another_deadline_while_elevated_counts_from_the_next_frame_on() -> None:
-    scheduler = started(Policy(elevated_deadline_s=10.0), exits=1)
+    scheduler = started(Policy(4, elevated_deadline_s=10.0), exits=1)
     scheduler.urgency(Level.ELEVATED, 0.1)
-    scheduler.change_policy(Policy(elevated_deadline_s=0.05))
+    scheduler.change_policy(Policy(4, elevated_deadline_s=0.05))
     assert scheduler.tick(1.0) == []
     for index in (2, 3, 4):
         scheduler.exit_rendered(1, index, 1.0)
@@ -365,7 +365,7 @@ def test_another_deadline_while_elevated_counts_from_the_next_frame_on() -> None
 
 def test_a_policy_for_other_exits_is_an_error() -> None:
     with pytest.raises(ValueError, match='expected a policy for 4 exits, got 3'):
-        started().change_policy(Policy(exit_count=3, max_exit=3))
+        started().change_policy(Policy(3))
 
 
 def test_a_frame_that_proves_to_be_no_image_counts_as_invalid() -> None:
@@ -389,12 +389,13 @@ def test_a_frame_that_proves_to_be_no_image_counts_as_invalid() -> None:
 )
 def test_a_policy_out_of_range_is_an_error(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match='expected'):
-        Policy(**values)
+        Policy(4, **values)
 
 
 policies = st.integers(1, 4).flatmap(
     lambda low: st.builds(
         Policy,
+        st.just(4),
         min_exit=st.just(low),
         max_exit=st.integers(low, 4),
         deadline_s=st.sampled_from([0.05, 0.3, math.inf]),

@@ -27,7 +27,7 @@ _SITES, _CLASSES = 48, 11  # of the stand-in for a label map
 
 
 class MaskShapes(NamedTuple):
-    """Where the shapes come from, and the map that rules each of stages 2, 3 and 4."""
+    """Where the shapes come from, and the map that rules each stage after the first."""
 
     source: str
     maps: list[ActiveMap]
@@ -167,7 +167,7 @@ def mask_shapes(
     Give masks of the given shares from the label map whose boundaries are of median length.
 
     :param size: (H, W) in cells, a quarter of the padded image's.
-    :param masked: shares in [0, 1] masked after exits 1, 2 and 3.
+    :param masked: shares in [0, 1] masked after each exit but the last.
     :param labels: as in :func:`label_files`; a tessellation stands in where none are found.
     """
     lengths = {

@@ -111,7 +111,8 @@ def open_sides(
 
     :param dtype: of all sides but ``eager``.
     :param threads: of all sides.
-    :param active_maps: rule stages 2 to 4 of ``masked``; None lets the network's own do.
+    :param active_maps: rule the stages after the first of ``masked``; None lets the network's
+        own do.
     :param without: baselines to leave out, ``eager`` or ``onednn``.
     :raises ValueError: if there are no native kernels.
     """
@@ -169,22 +170,24 @@ def gimac_ratios(dense: Sequence[Pass], masked: Sequence[Pass]) -> list[float]:
 
 
 def mean_active_shares(masked: Sequence[Pass]) -> list[float]:
-    """Give the share of 1/4-resolution positions that each exit computed, 0 to 1."""
+    """Give the share of positions that each exit computed, 0 to 1."""
     return [float(share) for share in np.mean([done.active_shares for done in masked], axis=0)]
 
 
 def shares_by_resolution(
-    maps: Sequence[ActiveMap], padded: tuple[int, int]
+    maps: Sequence[ActiveMap], padded: tuple[int, int], coarsest: int
 ) -> dict[str, dict[str, float]]:
     """
-    Give the active share of each stage at each resolution, 0 to 1.
+    Give the active share of each stage at each resolution from 1/4 on, 0 to 1.
 
     :param maps: of stage 2 and those after it.
     :param padded: (H, W) of the padded image in pixels.
+    :param coarsest: resolution to end with, 32 for 1/32.
     """
     height, width = padded
+    scales = [2**level for level in range(2, coarsest.bit_length())]
     return {
-        f'stage {stage}': {f'1/{n}': at.share((height // n, width // n)) for n in (4, 8, 16, 32)}
+        f'stage {stage}': {f'1/{n}': at.share((height // n, width // n)) for n in scales}
         for stage, at in enumerate(maps, start=2)
     }
 

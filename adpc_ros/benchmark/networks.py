@@ -50,6 +50,7 @@ def random_network(config: NetworkConfig, seed: int = 0) -> AnytimeNetwork:
             if module.bias is not None:
                 module.bias.zero_()
     for norm in norms:
+        norm.weight.fill_(1)  # also where a block begins as the identity
         norm.bias.normal_(0, 0.2, generator=generator)
         norm.momentum = 1.0  # one image gives the statistics
     image = to_input(random_image(_CALIBRATION_SIZE, seed), config, torch.device('cpu'))

@@ -131,7 +131,7 @@ class _Trial:
     """Runs one frame at a time through an engine."""
 
     def __init__(self, plan: Plan, image: NDArray[np.uint8]) -> None:
-        self._image = image
+        self._image, self._exit_count = image, plan.exit_count
         self._first_exit, self._published = threading.Event(), threading.Event()
         self._exits_s: list[float] = []
         self._frame_id = 0
@@ -169,7 +169,7 @@ class _Trial:
         started_s = time.monotonic()
         self._start()
         _, ended_s = self._ended()
-        while len(self._exits_s) < 4:  # its last exit is reported after the result
+        while len(self._exits_s) < self._exit_count:  # its last exit is reported after the result
             time.sleep(0.001)
         return ended_s - started_s, self._exits_s[-1] - self._exits_s[0]
 
@@ -198,7 +198,7 @@ def preempt_engine(
     """
     Send CRITICAL to an engine at instants spread evenly over what follows a frame's first exit.
 
-    :param plan: with four exits.
+    :param plan: with early exits.
     :param image: (H, W, 3) uint8 RGB, computed again and again.
     :param number: of frames that are stopped; those that finish before are not counted.
     :return: the stops, whose ``seconds`` end when the result is handed out; and the seconds that

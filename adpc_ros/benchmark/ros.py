@@ -43,28 +43,40 @@ def percentiles(values_ms: list[float]) -> dict[str, Any]:
     return {'n': len(values_ms), 'median': median, 'p95': p95, 'p99': p99}
 
 
-def tiny_weights(folder: Path) -> Path:
-    """Write a file with random weights of a tiny network."""
-    weights = folder / 'tiny.safetensors'
-    network = random_network(NetworkConfig('hrnet_tiny', adaptivity=Adaptivity()))
+TINY = 'hrnet_tiny'
+
+
+def random_weights(architecture: str, folder: Path) -> Path:
+    """
+    Write a file with random weights.
+
+    :raises ValueError: for an unknown architecture.
+    """
+    weights = folder / f'{architecture}.safetensors'
+    network = random_network(NetworkConfig(architecture, adaptivity=Adaptivity()))
     checkpoint.save(weights, network, CITYSCAPES, {})
     return weights
 
 
 def measure(
-    size: tuple[int, int], duration_s: float, weights: Path | None = None, threads: int = 0
+    size: tuple[int, int],
+    duration_s: float,
+    weights: Path | None = None,
+    threads: int = 0,
+    network: str = TINY,
 ) -> Transport:
     """
     Run a node and a client on this machine, in a domain of their own.
 
     :param size: (H, W) of the frames in pixels.
     :param duration_s: how long frames are sent.
-    :param weights: of the node; None for a tiny network with random weights.
+    :param weights: of the node; None for random ones.
     :param threads: of the node; 0 for one for each core.
+    :param network: architecture of the random weights.
     :raises ChildProcessError: if one of the processes fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        weights = weights or tiny_weights(Path(folder))
+        weights = weights or random_weights(network, Path(folder))
         out = Path(folder) / 'client.json'
         python = [sys.executable, '-m']
         node = [*python, 'adpc_ros.ros.node', '--ros-args']

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adpc_ros.benchmark.ros import percentiles, tiny_weights
+from adpc_ros.benchmark.ros import TINY, percentiles, random_weights
 from adpc_ros.processes import Processes
 from adpc_ros.ros.domain import isolated
 from adpc_ros.runtime.scheduler import StopReason
@@ -39,22 +39,24 @@ def stream(
     parameters: Sequence[str] = (),
     urgency: bool = True,
     changes: bool = False,
+    network: str = TINY,
 ) -> Values:
     """
     Run a node, a camera and a planner on this machine, in a domain of their own.
 
     :param images: (N, H, W, 3) uint8 RGB, sent again and again.
     :param rate_hz: of the camera, which waits for nothing.
-    :param weights: of the node; None for a tiny network with random weights.
+    :param weights: of the node; None for random ones.
     :param parameters: of the node, each as NAME:=VALUE.
     :param urgency: whether CRITICAL comes at random instants.
     :param changes: whether live parameters change at random instants; ELEVATED comes then, too.
+    :param network: architecture of the random weights.
     :return: what :func:`evaluate` says.
     :raises ChildProcessError: if one of the processes fails.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        weights = weights or tiny_weights(folder)
+        weights = weights or random_weights(network, folder)
         np.save(folder / 'images.npy', images)
         height, width = images.shape[1:3]
         node = [sys.executable, '-m', 'adpc_ros.ros.node', '--ros-args']

@@ -197,9 +197,10 @@ class StreamPlanner(Planner):
 
     def _change_parameters(self) -> float:
         draw = self._instants
+        exit_count = self.statuses[-1]['exit_count'] if self.statuses else 1
         values: dict[str, Any] = {
-            'min_exit': draw.randint(1, 2),
-            'max_exit': draw.randint(2, 4),
+            'min_exit': draw.randint(0, 2),
+            'max_exit': draw.randint(2, max(2, exit_count)),
             'target_confidence': draw.choice((1.0, 0.9)),
             'deadline_s': draw.choice((0.0, 0.0, 0.1)),
             'adaptive': draw.random() < 0.8,

@@ -25,8 +25,8 @@ class Subject(NamedTuple):
     """
     What is computed.
 
-    ``images`` are (H, W, 3) uint8 RGB of one size, one for each round; ``maps`` rule stages 2, 3
-    and 4 (None: the network's own masks do); ``masks`` says where they come from.
+    ``images`` are (H, W, 3) uint8 RGB of one size, one for each round; ``maps`` rule the stages
+    after the first (None: the network's own masks do); ``masks`` says where they come from.
     """
 
     network: AnytimeNetwork
@@ -44,14 +44,19 @@ def given_shares(
     labels: Path | None,
 ) -> Subject:
     """
-    Give a network with random weights, 19 classes, redesigned heads and masks of given shares.
+    Give a network with random weights, 19 classes and masks of given shares.
 
     :param size: (H, W) of the image in pixels.
-    :param masked: shares in [0, 1] masked after exits 1, 2 and 3.
+    :param masked: shares in [0, 1] masked after each exit but the last.
     :param labels: folder with label maps, None for CamVid's.
-    :raises ValueError: for an unknown architecture, or shares that fall.
+    :raises ValueError: for an unknown architecture, shares that fall, or another number of them.
     """
     config = NetworkConfig(architecture, adaptivity=Adaptivity())
+    if len(masked) != config.exit_count - 1:
+        raise ValueError(
+            f'{architecture}: expected {config.exit_count - 1} masked shares (--masked), '
+            f'got {", ".join(f"{share:g}" for share in masked)}'
+        )
     height, width = padded_size(size, config)
     shapes = mask_shapes((height // 4, width // 4), masked, labels)
     images = [random_image(size)] * rounds
@@ -68,7 +73,8 @@ def own_masks(weights: str, frames: str, limit: int | None, threshold: float | N
     :param threshold: of all exits; None for the network's own.
     :raises ValueError: for a network without masks, or frames of several sizes.
     """
-    network, _, identity, _ = checkpoint.load(weights)
+    loaded = checkpoint.load(weights)
+    network = loaded.network
     adaptivity = network.config.adaptivity
     if adaptivity is None:
         raise ValueError(f'{weights}: expected a network with masks, it has none')
@@ -83,4 +89,4 @@ def own_masks(weights: str, frames: str, limit: int | None, threshold: float | N
         raise ValueError(f'{frames}: expected frames of one size, got {", ".join(sizes)}')
     thresholds = ', '.join(f'{t:g}' for t in adaptivity.thresholds)
     masks = f"the network's own, {adaptivity.criterion.value}, thresholds {thresholds}"
-    return Subject(network, identity, images, None, masks)
+    return Subject(network, loaded.identity, images, None, masks)

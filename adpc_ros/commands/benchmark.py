@@ -55,7 +55,10 @@ def _add_masks(kinds: Commands) -> None:
         '--threshold', type=probability, metavar='T', help='of all exits, with --weights'
     )
     parser.add_argument(
-        '--masked', type=shares, metavar='A,B,C', help="masked shares (the paper's)"
+        '--masked',
+        type=shares,
+        metavar='A,B,...',
+        help="masked share after each exit but the last (the paper's, of four exits)",
     )
     parser.add_argument('--labels', metavar='DIR', help='label maps (CamVid, if it is found)')
     parser.add_argument('--repeats', type=positive, metavar='R', help='rounds (5)')
@@ -79,7 +82,9 @@ def _add_preempt(kinds: Commands) -> None:
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--network', metavar='NAME', help='with random weights, as hrnet_w48')
+    parser.add_argument(
+        '--network', metavar='NAME', help='with random weights, as hrnet_w48 or coarse_s'
+    )
     parser.add_argument('--weights', metavar='FILE', help='safetensors file of a trained network')
     parser.add_argument('--size', type=size, metavar='HxW', help='of the image in pixels')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
@@ -115,7 +120,9 @@ def run_masks(options: argparse.Namespace) -> None:
         {}
         if subject.maps is None
         else masks.shares_by_resolution(
-            subject.maps, padded_size((height, width), subject.network.config)
+            subject.maps,
+            padded_size((height, width), subject.network.config),
+            subject.network.config.sizes.size_multiple,
         )
     )
     report = {
@@ -182,7 +189,8 @@ def run_preempt(options: argparse.Namespace) -> None:
     if bool(options.network) == bool(options.weights) or not options.size:
         raise ValueError('expected --size, and either --network or --weights')
     if options.weights:
-        network, _, name, _ = checkpoint.load(options.weights)
+        loaded = checkpoint.load(options.weights)
+        network, name = loaded.network, loaded.identity
         if network.config.exit_count == 1:
             raise ValueError(f'{options.weights}: expected a network with early exits')
     else:
@@ -202,7 +210,9 @@ def run_preempt(options: argparse.Namespace) -> None:
     print(f'{"milliseconds":40} {"n":>5}  {"median":>8}  {"99 %":>8}  {"most":>8}')
     idle = _spread('from a cancellation to the worker idle', stops)
     published = _spread('from CRITICAL to the result handed out', results)
-    exits = {str(i): sum(stop.exit_index == i for stop in stops) for i in range(1, 5)}
+    exits = {
+        str(i): sum(stop.exit_index == i for stop in stops) for i in range(1, plan.exit_count + 1)
+    }
     print('latest exit: ' + ', '.join(f'{i}: {n}' for i, n in exits.items()))
     write_json(
         options.json,

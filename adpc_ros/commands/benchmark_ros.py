@@ -39,7 +39,10 @@ def add_ros(kinds: Commands) -> None:
         'nothing, as long as asked; the exit status is 1 if a frame is unaccounted for.',
     )
     parser.add_argument('--size', type=size, metavar='HxW', help='of the frames in pixels')
-    parser.add_argument('--weights', metavar='FILE', help='of the node (a tiny random network)')
+    parser.add_argument('--weights', metavar='FILE', help='of the node (random ones)')
+    parser.add_argument(
+        '--network', metavar='NAME', help='with random weights, as coarse_s (a tiny one)'
+    )
     parser.add_argument(
         '--seconds', type=positive, default=30, metavar='S', help='how long frames are sent (30)'
     )
@@ -68,11 +71,13 @@ def add_ros(kinds: Commands) -> None:
 
 def run_ros(options: argparse.Namespace) -> int:
     """Run node and client, print, and write the numbers; gives the exit status."""
-    from adpc_ros.benchmark.ros import measure, percentiles
+    from adpc_ros.benchmark.ros import TINY, measure, percentiles
 
     weights = Path(options.weights) if options.weights else None
     if weights is not None and not weights.is_file():
         raise ValueError(f'weights not found: {weights}')
+    if weights is not None and options.network:
+        raise ValueError('expected either --network or --weights')
     given = [f'--{name}' for name in _STREAM if getattr(options, name)]
     if given and options.rate is None:
         raise ValueError(f'{", ".join(given)}: expected --rate, too')
@@ -81,7 +86,9 @@ def run_ros(options: argparse.Namespace) -> int:
     announce_load()
     if options.rate is not None:
         return _run_stream(options, weights)
-    found = measure(options.size, options.seconds, weights, options.threads or 0)
+    found = measure(
+        *(options.size, options.seconds, weights, options.threads or 0, options.network or TINY)
+    )
     transport, urgency = percentiles(found.transport_ms), percentiles(found.urgency_to_mask_ms)
     _print_times(
         {
@@ -104,6 +111,7 @@ def run_ros(options: argparse.Namespace) -> int:
 
 
 def _run_stream(options: argparse.Namespace, weights: Path | None) -> int:
+    from adpc_ros.benchmark.ros import TINY
     from adpc_ros.benchmark.stream import stream
 
     images = _images(options)
@@ -115,6 +123,7 @@ def _run_stream(options: argparse.Namespace, weights: Path | None) -> int:
         [f'threads:={options.threads or 0}', *(options.parameters or [])],
         options.urgency,
         options.changes,
+        options.network or TINY,
     )
     _print_stream(found)
     write_json(

@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
         help='fit temperatures and thresholds on images that training has not seen',
         description='Fit a threshold (the lowest that costs the last exit at most --most-loss) '
         'and temperatures (so that a confidence says how often it is right), and write weights '
-        'that carry them.',
+        'that carry them, what each exit is worth on these images and how long it takes.',
     )
     parser.add_argument('--weights', required=True, metavar='FILE', help='safetensors file')
     parser.add_argument(
@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
 
     from adpc_ros.learning.calibrate import calibrate
     from adpc_ros.learning.datasets import open_samples
+    from adpc_ros.learning.worth import exit_times_of, worth_of
     from adpc_ros.network import checkpoint
 
     target = Path(options.target)
@@ -85,8 +86,11 @@ def run(options: argparse.Namespace) -> None:
         **loaded.info,
         'calibration': f'{options.data}, at most {options.most_loss} points of mIoU lost',
     }
-    checkpoint.save(target, fitted.network, loaded.classes, info)
     before, after = fitted.without_masks, fitted.with_masks
+    worth = worth_of(after, options.data)
+    height, width = samples[0].image.shape[:2]
+    exit_s = exit_times_of(after, (height, width), torch.get_num_threads())
+    checkpoint.save(target, fitted.network, samples.classes, info, worth, exit_s)
     print(f'thresholds   {"  ".join(f"{t:6.4f}" for t in thresholds)}')
     for name, values in zip(loaded.classes.names, zip(*by_class)):
         print(f'  {name:10} {"  ".join(f"{t:6.4f}" for t in values)}')
@@ -96,6 +100,8 @@ def run(options: argparse.Namespace) -> None:
         print(f'  mean IoU, %          {percent(result.miou)}')
         print(f'  calibration error, % {percent(result.ece)}')
         print(f'  GiMAC                {"  ".join(f"{g:6.2f}" for g in result.gimac)}')
+    for line in worth.described(samples.classes):
+        print(line)
     print(f'weights: {target}')
     write_json(
         options.json,

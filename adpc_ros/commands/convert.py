@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adpc_ros.commands.options import positive, probability
 
@@ -25,13 +25,13 @@ def add(commands: Commands) -> None:
     parser.add_argument('source', metavar='IN.pth', help='PyTorch file of tensors, or safetensors')
     parser.add_argument('target', metavar='OUT.safetensors', help='file to write')
     parser.add_argument(
-        '--network', required=True, metavar='NAME', help='as hrnet_w48 or hrnet_w18_small_v2'
+        '--network', required=True, metavar='NAME', help='as hrnet_w18_small_v2 or coarse_s'
     )
     parser.add_argument(
         '--heads',
         choices=('redesigned', 'plain', 'none'),
-        default='redesigned',
-        help='exit heads: redesigned (RH, the default), plain (EE), none (last exit alone)',
+        help='exit heads: redesigned (RH), plain (EE), none (last exit alone); default: the '
+        "family's own, RH for HRNet",
     )
     parser.add_argument(
         '--classes',
@@ -91,6 +91,8 @@ def run(options: argparse.Namespace) -> None:
         network, released.tensors, source, options.backbone_only, options.add_masks
     )
     left_out = released.left_out + filled.left_out
+    if own:  # of the source as it was
+        left_out += [key for key in ('worth', 'exit_s') if getattr(own, key) is not None]
     info = {**(own.info if own else {}), 'source': own.identity if own else source.name}
     if filled.fresh:
         info['initial values'] = ', '.join(filled.fresh)
@@ -112,7 +114,7 @@ def _config(
     from adpc_ros.network.exits import Heads
     from adpc_ros.network.families import NetworkConfig
 
-    heads = Heads(options.heads)
+    heads: Any = Heads(options.heads) if options.heads else None  # the family's own
     adaptivity: Adaptivity | None = None
     if not options.no_masks and heads is not Heads.NONE:
         adaptivity = own and own.network.config.adaptivity or Adaptivity()

@@ -26,13 +26,13 @@ def size(text: str) -> tuple[int, int]:
 
 
 def shares(text: str) -> tuple[float, ...]:
-    """Read three shares in [0, 1] between commas."""
+    """Read shares in [0, 1] between commas."""
     try:
         values = tuple(float(part) for part in text.split(','))
     except ValueError:
         values = ()
-    if len(values) != 3 or not all(0 <= value <= 1 for value in values):
-        raise argparse.ArgumentTypeError(f'expected A,B,C in [0, 1], got {text!r}')
+    if not values or not all(0 <= value <= 1 for value in values):
+        raise argparse.ArgumentTypeError(f'expected A,B,... in [0, 1], got {text!r}')
     return values
 
 

@@ -17,15 +17,25 @@ if TYPE_CHECKING:
     from adpc_ros.replay.run import Replayed
     from adpc_ros.ros.parameters import Parameters
 
+log = logging.getLogger(__name__)
+
 UNMET = 1  # exit status
 
 # option -> the node's parameter; those with numbers, then what is otherwise made of them
 _NUMBERS: dict[str, tuple[str, type, str]] = {
-    '--min-exit': ('min_exit', int, 'a newer frame or a deadline stops no frame before this exit'),
-    '--max-exit': ('max_exit', int, 'no frame goes beyond this exit'),
+    '--min-exit': (
+        'min_exit',
+        int,
+        'a newer frame or a deadline stops no frame before this exit; 0 as the weights advise',
+    ),
+    '--max-exit': ('max_exit', int, 'no frame goes beyond this exit; 0 for the last one'),
     '--target-confidence': ('target_confidence', float, 'mean confidence that ends a frame'),
     '--elevated-deadline-s': ('elevated_deadline_s', float, 'deadline while ELEVATED'),
-    '--urgent-max-exit': ('urgent_max_exit', int, 'no frame begun while CRITICAL goes beyond'),
+    '--urgent-max-exit': (
+        'urgent_max_exit',
+        int,
+        'no frame begun while CRITICAL goes beyond; 0 as the weights advise',
+    ),
     '--max-age-s': ('max_age_s', float, 'older frames are dropped; 0 for none'),
 }
 
@@ -46,9 +56,9 @@ def add(commands: Commands) -> None:
     parser.add_argument('--weights', metavar='FILE', help='default: of --params, else packaged')
     parser.add_argument(
         '--exit-s',
-        metavar='A,B,C,D|FILE',
+        metavar='A,B,...|FILE',
         help='seconds that each exit takes after the one before; or the JSON of benchmark masks '
-        '(0.052,0.029,0.024,0.012)',
+        '(as the weights say)',
     )
     parser.add_argument(
         '--budget',
@@ -124,6 +134,11 @@ def run(options: argparse.Namespace) -> int:
         agreement.label_files(options.labels)
     weights = Path(parameters.weights or packaged(WEIGHTS))
     loaded = checkpoint.load(weights)
+    for line in loaded.said_of_exits():
+        print(line)
+    exit_count = loaded.network.config.exit_count
+    for text in parameters.warnings(exit_count, loaded.advised_exit):
+        log.warning(text)
     out = OutputBag(options.out, options.namespace)
     replayed = _replay(options, parameters, loaded, weights, out)
     against = (
@@ -180,16 +195,18 @@ def _replay(
 ) -> Replayed:
     from adpc_ros.replay import settings
     from adpc_ros.replay.run import simulate
-    from adpc_ros.replay.simulation import EXIT_S
     from adpc_ros.replay.source import Source
 
     planned = [settings.urgency(text) for text in options.urgency_at]
     if options.live and options.exit_s is not None:
         raise ValueError('--exit-s: a live node takes the time that it takes')
-    exit_s = settings.exit_seconds(options.exit_s) if options.exit_s else EXIT_S
     source = Source(options.bag, options.topic, planned, not options.no_recorded_urgency)
     if options.live:
         from adpc_ros.replay.live import replay_live
 
         return replay_live(source, weights, parameters, out, loaded.identity)
+    if options.exit_s is not None:
+        exit_s = settings.exit_seconds(options.exit_s)
+    else:
+        exit_s = settings.exit_seconds_of(loaded)
     return simulate(source, loaded, parameters, exit_s, out)

@@ -72,8 +72,8 @@ class Folder(LabelledImages):
     Anything else: ``image/NAME.jpg`` or ``.png``, ``label/NAME.png`` and ``classes.yaml``.
 
     The class file has ``name``, ``names`` (in order of the class ids), and if wanted ``colours``
-    (RGB of each) and ``values`` (from values of the label files to class names; else a value is
-    a class id).
+    (RGB of each), ``vulnerable`` (names of the classes that are vulnerable road users) and
+    ``values`` (from values of the label files to class names; else a value is a class id).
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -102,12 +102,20 @@ def _read_classes(path: Path) -> tuple[ClassSet, dict[int, int]]:
         raise ValueError(f'{path}: expected YAML ({error})') from error
     if not isinstance(content, dict) or not {'name', 'names'} <= content.keys():
         raise ValueError(f'{path}: expected the keys name and names')
-    if unknown := content.keys() - {'name', 'names', 'colours', 'values'}:
+    if unknown := content.keys() - {'name', 'names', 'colours', 'vulnerable', 'values'}:
         raise ValueError(f'{path}: unknown keys {sorted(unknown)}')
     try:
         names = tuple(str(name) for name in content['names'])
         colours = content.get('colours') or spread_colours(len(names))
-        classes = ClassSet(str(content['name']), names, tuple((r, g, b) for r, g, b in colours))
+        vulnerable = content.get('vulnerable') or []
+        if not isinstance(vulnerable, list):
+            raise ValueError(f'expected a list of class names as vulnerable, got {vulnerable!r}')
+        classes = ClassSet(
+            str(content['name']),
+            names,
+            tuple((r, g, b) for r, g, b in colours),
+            tuple(map(str, vulnerable)),
+        )
         values = content.get('values') or {i: name for i, name in enumerate(names)}
         return classes, {int(value): classes.id_of(str(name)) for value, name in values.items()}
     except (AttributeError, TypeError, ValueError) as error:

@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
     none; both are empty without masks. ``gimac``, what an image costs up to each exit, in the
     mean; ``exit_s``, (N, E) seconds from its start until each exit is rendered. ``reliability`` of
     each exit. ``streaming_miou`` of the images as a clip: the latest exit judged against each
-    new frame; None if no period was given.
+    new frame; None if no period was given. ``computed_by`` describes the plan.
     """
 
     per_image: NDArray[np.int64]
@@ -46,6 +46,7 @@ class Evaluation(NamedTuple):
     exit_s: NDArray[np.float64]
     reliability: list[Reliability]
     streaming_miou: float | None = None
+    computed_by: str = ''
 
     @property
     def confusions(self) -> list[Confusion]:
@@ -188,6 +189,7 @@ def _evaluate(plan: Plan, samples: Labelled, adaptive: bool, period_s: float | N
         np.array(exit_s),
         reliability,
         None if period_s is None else _streaming_miou(clip, exit_s, period_s, classes),
+        plan.description,
     )
 
 

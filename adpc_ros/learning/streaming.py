@@ -43,7 +43,7 @@ def rendered_exits(exit_s: Sequence[Sequence[float]], period_s: float) -> list[O
     :param period_s: from one frame to the next; frame k arrives at k periods.
     :return: outputs in order of time.
     """
-    scheduler = Scheduler(Policy(exit_count=len(exit_s[0]), max_exit=len(exit_s[0])))
+    scheduler = Scheduler(Policy(len(exit_s[0])))
     outputs: list[Output] = []
     arrived, frame, started_s, done = 0, None, 0.0, 0
     while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from adpc_ros.labels import CLASS_SETS, ClassSet, by_name
 from adpc_ros.network.adaptivity import Adaptivity
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.families import NetworkConfig, build_network
+from adpc_ros.network.worth import ExitTimes, Worth, exit_times_from, worth_from
 
 _FORMAT = 'adpc_ros 1'
 
@@ -34,13 +35,27 @@ class Checkpoint(NamedTuple):
     A network as read from a file.
 
     ``classes`` names its outputs, ``identity`` is the file's stem and the first digits of the
-    content's SHA-256, ``info`` says where the weights come from (data, result, licence).
+    content's SHA-256, ``info`` says where the weights come from (data, result, licence);
+    ``worth`` and ``exit_s`` are what is known of the exits, None if the file does not say.
     """
 
     network: AnytimeNetwork
     classes: ClassSet
     identity: str
     info: dict[str, str]
+    worth: Worth | None = None
+    exit_s: ExitTimes | None = None
+
+    @property
+    def advised_exit(self) -> int:
+        """The first exit that sees vulnerable road users; 1 if the file does not say."""
+        return 1 if self.worth is None else self.worth.advised_exit(self.classes)
+
+    def said_of_exits(self) -> list[str]:
+        """Say what the exits are worth, for people, in some lines."""
+        if self.worth is None:
+            return ['what the exits are worth is not known: the weights do not say it']
+        return self.worth.described(self.classes)
 
 
 def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
@@ -71,7 +86,12 @@ def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
 
 
 def save(
-    path: str | Path, network: AnytimeNetwork, classes: ClassSet, info: Mapping[str, str]
+    path: str | Path,
+    network: AnytimeNetwork,
+    classes: ClassSet,
+    info: Mapping[str, str],
+    worth: Worth | None = None,
+    exit_s: ExitTimes | None = None,
 ) -> None:
     """
     Write a network's parameters, statistics and configuration.
@@ -79,8 +99,12 @@ def save(
     :param path: of the file; it is replaced only once the new one is complete.
     :param classes: what the outputs stand for.
     :param info: where the weights come from: ``data``, ``result``, ``licence`` and so on.
+    :param worth: of the network's exits, if it is known.
+    :param exit_s: how long they take, likewise.
+    :raises ValueError: if one of these is of another number of exits or classes.
     """
     path = Path(path)
+    _check(network.config, worth, exit_s)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: value.detach().cpu().contiguous()
@@ -90,9 +114,12 @@ def save(
     metadata = {
         'format': _FORMAT,
         'network': json.dumps(config_to_dict(network.config)),
-        'classes': classes.name if classes in CLASS_SETS else json.dumps(vars(classes)),
+        'classes': _described(classes),
         'info': json.dumps(dict(info)),
     }
+    for key, value in (('worth', worth), ('exit_s', exit_s)):
+        if value is not None:
+            metadata[key] = json.dumps(dataclasses.asdict(value))
     partial = path.with_suffix('.partial')
     save_file(tensors, str(partial), metadata)
     partial.replace(path)
@@ -134,6 +161,9 @@ def load(path: str | Path) -> Checkpoint:
         config = config_from_dict(json.loads(metadata['network']))
         classes = _classes(metadata['classes'])
         info = {str(k): str(v) for k, v in json.loads(metadata['info']).items()}
+        worth = worth_from(json.loads(metadata['worth'])) if 'worth' in metadata else None
+        exit_s = exit_times_from(json.loads(metadata['exit_s'])) if 'exit_s' in metadata else None
+        _check(config, worth, exit_s)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f'{path}: broken configuration in the metadata ({error})') from error
     if classes.count != config.class_count:
@@ -143,24 +173,47 @@ def load(path: str | Path) -> Checkpoint:
         )
     network = build_network(config)
     _load_exactly(network, tensors, path)
-    identity = f'{path.stem}@{_digest(metadata["network"], tensors)}'
-    return Checkpoint(network.eval(), classes, identity, info)
+    # those of a class set of ours are no content of the file
+    vulnerable = () if classes.name == metadata['classes'] else classes.vulnerable
+    identity = f'{path.stem}@{_digest(metadata, vulnerable, tensors)}'
+    return Checkpoint(network.eval(), classes, identity, info, worth, exit_s)
+
+
+def _check(config: NetworkConfig, worth: Worth | None, exit_s: ExitTimes | None) -> None:
+    if worth is not None:
+        worth.check(config.exit_count, config.class_count)
+    if exit_s is not None:
+        exit_s.check(config.exit_count)
+
+
+def _described(classes: ClassSet) -> str:
+    """Give the name of a class set, or a description where it is none of ours."""
+    known = any(vars(classes) == vars(ours) for ours in CLASS_SETS)
+    return classes.name if known else json.dumps(vars(classes))
 
 
 def _classes(described: str) -> ClassSet:
-    """Give the class set of a name, or of a description where it has none of ours."""
+    """Give the class set that was described."""
     if not described.startswith('{'):
         return by_name(described)
     fields = json.loads(described)
-    colours = tuple((r, g, b) for r, g, b in fields['colours'])
-    return ClassSet(str(fields['name']), tuple(map(str, fields['names'])), colours)
+    return ClassSet(
+        str(fields['name']),
+        tuple(map(str, fields['names'])),
+        tuple((r, g, b) for r, g, b in fields['colours']),
+        tuple(map(str, fields.get('vulnerable', ()))),
+    )
 
 
-def _digest(config: str, tensors: Mapping[str, torch.Tensor]) -> str:
+def _digest(
+    metadata: Mapping[str, str], vulnerable: Sequence[str], tensors: Mapping[str, torch.Tensor]
+) -> str:
     # of the content: safetensors writes the same metadata in varying order
-    digest = hashlib.sha256(config.encode())
+    digest = hashlib.sha256(metadata['network'].encode())
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    for said in (metadata.get('worth', ''), metadata.get('exit_s', ''), *vulnerable):
+        digest.update(said.encode())
     return digest.hexdigest()[:12]
 
 

@@ -61,7 +61,7 @@ def simulate(
     torch.set_num_threads(threads)
     dtype: torch.dtype = getattr(torch, parameters.precision)
     plan = make_plan(checkpoint.network, parameters.device, dtype, threads)
-    policy = parameters.policy(plan.exit_count)
+    policy = parameters.policy(plan.exit_count, checkpoint.advised_exit)
     records: dict[int, FrameRecord] = {}
     urgencies: list[Urgent] = []
 
@@ -97,7 +97,8 @@ def simulate(
         )
         with out:
             simulation.run(arrivals())
-        how = f'simulated, {plan.description}, {threads} threads'
+        takes = ' + '.join(f'{1e3 * seconds:g}' for seconds in exit_s)
+        how = f'simulated, exits in {takes} ms; {plan.description}, {threads} threads'
     finally:
         plan.close()
     return Replayed(

@@ -31,10 +31,6 @@ from adpc_ros.runtime.scheduler import (
 
 log = logging.getLogger(__name__)
 
-#: Seconds that each exit takes after the one before: the packaged weights at 480x360, as measured
-#: for the README's table (start of work to exit 1 / 2 / 3 / 4: 52 / 81 / 105 / 117 ms).
-EXIT_S = (0.052, 0.029, 0.024, 0.012)
-
 _LOOK_NS = 2_000_000  # the engine looks at the clock this often, as over the native plan
 
 ResultSink = Callable[[Result, int], None]

@@ -96,12 +96,13 @@ class SegmentationNode(LifecycleNode):
             checkpoint.classes,
             plan.exit_count,
             float(confident_threshold(checkpoint.network.config)),
+            checkpoint.advised_exit,
         )
         outputs = self._outputs = Outputs(self, network, values, self._warn_once)
         with on_cores(values.cores):  # but not the outputs: the middleware's threads are free
             engine = self._engine = Engine(
                 plan,
-                values.policy(plan.exit_count),
+                values.policy(network.exit_count, network.advised_exit),
                 self._diagnostics.results(outputs.publish),
                 self._diagnostics.exits(outputs.publish_progress),
                 values.adaptive,
@@ -120,6 +121,9 @@ class SegmentationNode(LifecycleNode):
             f'{checkpoint.identity}: {checkpoint.classes.name} classes, {plan.exit_count} exits, '
             f'{plan.description}, {threads} threads' + (f'; licence: {licence}' if licence else '')
         )
+        for line in checkpoint.said_of_exits():
+            self.get_logger().info(line)
+        self._warn_of(values, network)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe."""
@@ -196,11 +200,16 @@ class SegmentationNode(LifecycleNode):
         live = parameters.own(changed)
         if not live or self._engine is None or self._outputs is None:
             return
-        values = self._outputs.parameters.changed(live)
+        values, network = self._outputs.parameters.changed(live), self._outputs.network
         self._outputs.parameters = values
-        self._engine.change_policy(
-            values.policy(self._outputs.network.exit_count), values.adaptive
-        )
+        policy = values.policy(network.exit_count, network.advised_exit)
+        self._engine.change_policy(policy, values.adaptive)
+        self._warn_of(values, network)
+
+    def _warn_of(self, values: parameters.Parameters, network: Network) -> None:
+        """Warn of exits that are none of the network, or that see too little."""
+        for text in values.warnings(network.exit_count, network.advised_exit):
+            self._warn_once(f'{network.identity} {text}', text)
 
     def _say_class_names(self, names: tuple[str, ...]) -> None:
         """Say in a parameter what the class ids mean, in their order."""

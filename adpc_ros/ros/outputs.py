@@ -40,13 +40,15 @@ class Network(NamedTuple):
     """
     What is said of the network.
 
-    ``identity`` names the weights; ``threshold`` (0 to 1) is from where a pixel is confident.
+    ``identity`` names the weights; ``threshold`` (0 to 1) is from where a pixel is confident;
+    ``advised_exit`` is the first that sees vulnerable road users.
     """
 
     identity: str
     classes: ClassSet
     exit_count: int
     threshold: float
+    advised_exit: int
 
 
 class Outputs:

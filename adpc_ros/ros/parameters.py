@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LIVE = 'live: a change counts from the next frame on'
 AT_CONFIGURE = 'read when the node is configured'
+_EXITS = ('min_exit', 'max_exit', 'urgent_max_exit')
 
 
 def _field(
@@ -81,9 +82,16 @@ class Parameters:
         True, 'Let later exits skip pixels that are already confident.', live=True
     )
     min_exit: int = _field(
-        1, 'A newer frame or a deadline stops no frame before this exit.', 1, 4, live=True
+        0,
+        'A newer frame or a deadline stops no frame before this exit; 0 for the first one that '
+        'sees vulnerable road users, as the weights advise (1 if they do not say).',
+        0,
+        255,
+        live=True,
     )
-    max_exit: int = _field(4, 'No frame goes beyond this exit.', 1, 4, live=True)
+    max_exit: int = _field(
+        0, "No frame goes beyond this exit; 0 for the network's last one.", 0, 255, live=True
+    )
     deadline_s: float = _field(
         0.0, "From a frame's stamp to its mask; 0 for none.", 0.0, 60.0, live=True
     )
@@ -98,7 +106,7 @@ class Parameters:
         live=True,
     )
     urgent_max_exit: int = _field(
-        1, 'No frame begun while CRITICAL goes beyond this exit.', 1, 4, live=True
+        0, 'No frame begun while CRITICAL goes beyond this exit; 0 as min_exit.', 0, 255, live=True
     )
     max_age_s: float = _field(
         0.0, 'Older frames are dropped on arrival; 0 for none.', 0.0, 3600.0, live=True
@@ -161,7 +169,7 @@ class Parameters:
                 raise ValueError(
                     f'{field.name}: expected one of {_listed(choices)}, got {value!r}'
                 )
-        if self.min_exit > self.max_exit:
+        if 0 < self.max_exit < self.min_exit:
             raise ValueError(
                 f'expected min_exit <= max_exit, got {self.min_exit}, {self.max_exit}'
             )
@@ -176,22 +184,43 @@ class Parameters:
             raise ValueError(f'{", ".join(fixed)}: {AT_CONFIGURE}: deactivate and clean up first')
         return dataclasses.replace(self, **values)
 
-    def policy(self, exit_count: int) -> Policy:
+    def policy(self, exit_count: int, advised_exit: int = 1) -> Policy:
         """
         Give the scheduler's policy.
 
         :param exit_count: of the network; exits beyond it are taken as its last.
+        :param advised_exit: the first that sees vulnerable road users, as the weights say; it
+            gives way to a ``max_exit``.
         """
+        max_exit = min(self.max_exit or exit_count, exit_count)
         return Policy(
             exit_count=exit_count,
-            min_exit=min(self.min_exit, exit_count),
-            max_exit=min(self.max_exit, exit_count),
+            min_exit=min(self.min_exit or advised_exit, max_exit),
+            max_exit=max_exit,
             deadline_s=self.deadline_s or math.inf,
             target_confidence=self.target_confidence,
             elevated_deadline_s=self.elevated_deadline_s,
-            urgent_max_exit=min(self.urgent_max_exit, exit_count),
+            urgent_max_exit=min(self.urgent_max_exit or advised_exit, exit_count),
             max_age_s=self.max_age_s or math.inf,
         )
+
+    def warnings(self, exit_count: int, advised_exit: int = 1) -> list[str]:
+        """
+        Say which exits that are asked for are none of the network, or see too little.
+
+        :param exit_count: as for :meth:`policy`, and ``advised_exit`` likewise.
+        """
+        found = []
+        for name in _EXITS:
+            value = getattr(self, name)
+            if value > exit_count:
+                found.append(f'{name}: {value} is taken as the last exit, {exit_count}')
+            elif 0 < value < advised_exit:
+                found.append(
+                    f'{name}: {value} lets out masks of exit {value}, which sees too little of '
+                    f'vulnerable road users: the weights advise {advised_exit}'
+                )
+        return found
 
     def thresholds(self) -> Thresholds:
         """Give those of the diagnostics."""

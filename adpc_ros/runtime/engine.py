@@ -131,7 +131,7 @@ class Engine:
         """
         self._on_result, self._on_exit = on_result, on_exit
         self._adaptive = adaptive
-        policy = policy or Policy(plan.exit_count, max_exit=plan.exit_count)
+        policy = policy or Policy(plan.exit_count)
         if policy.exit_count != plan.exit_count:
             raise ValueError(
                 f'expected a policy for {plan.exit_count} exits, got {policy.exit_count}'

@@ -34,8 +34,8 @@ class ComputedExit(NamedTuple):
     ``exit_index`` counts from 1. ``rendered`` holds class ids and confidence, in new arrays;
     ``mean_confidence`` and ``confident_share`` (pixels at or above the threshold), both of the
     published, calibrated confidence, are in [0, 1]; ``macs`` are the multiply-accumulates so far,
-    by the paper's convention; ``active_share`` (0 to 1) is what the next exit will compute of 1/4
-    resolution.
+    by the paper's convention; ``active_share`` (0 to 1) is what the next exit will compute of the
+    positions at this one's resolution.
     """
 
     exit_index: int
@@ -92,7 +92,8 @@ class Plan(Protocol):
 
         :param image: (H, W, 3) uint8 RGB of any size.
         :param adaptive: False computes every position.
-        :param active_maps: given, these three rule stages 2, 3 and 4; at 1/4 of the padded size.
+        :param active_maps: given, one for each exit but the last, these rule the stages after
+            it; at 1/4 of the padded size, or as coarse as the exit.
         :return: an iterator that yields None after a small unit of work, and each exit; dropping
             it cancels what is left.
         :raises ValueError: for another shape or dtype; for active maps without adaptivity.
@@ -104,7 +105,7 @@ class Plan(Protocol):
 
         To be asked for before the next unit of work is.
 
-        :return: (1, K, H'/4, W'/4) float32 after carry-over, H' and W' the padded size.
+        :return: (1, K, h, w) float32 after carry-over, at the exit's scale of the padded size.
         :raises RuntimeError: if there was no exit yet.
         """
 

@@ -59,7 +59,7 @@ class Policy:
 
     :param exit_count: exits of the network.
     :param min_exit: a newer frame or a deadline stops no frame before this exit.
-    :param max_exit: no frame goes beyond this exit.
+    :param max_exit: no frame goes beyond this exit; None for the last one.
     :param deadline_s: from a frame's stamp to its mask, in seconds; infinite for none.
     :param target_confidence: a frame ends once the mean of its published confidence is above;
         1.0 never.
@@ -69,9 +69,9 @@ class Policy:
     :raises ValueError: if a value is out of range.
     """
 
-    exit_count: int = 4
+    exit_count: int
     min_exit: int = 1
-    max_exit: int = 4
+    max_exit: int = None  # type: ignore[assignment]  # set on construction
     deadline_s: float = math.inf
     target_confidence: float = 1.0
     elevated_deadline_s: float = 0.1
@@ -79,6 +79,8 @@ class Policy:
     max_age_s: float = math.inf
 
     def __post_init__(self) -> None:
+        max_exit: int | None = self.max_exit
+        object.__setattr__(self, 'max_exit', self.exit_count if max_exit is None else max_exit)
         if not 1 <= self.min_exit <= self.max_exit <= self.exit_count:
             raise ValueError(
                 'expected 1 <= min_exit <= max_exit <= exit_count, got '
