@@ -39,6 +39,8 @@ def random_network(
     for name, value in network.state_dict().items():
         if name.endswith('Lambda'):
             value.copy_(0.3 + 2 * torch.rand((), generator=generator))
+        elif name.endswith('bn2.weight'):
+            value.fill_(1.0)  # a block must not be the identity
         elif name.endswith('running_var'):
             value.uniform_(0.5, 1.5, generator=generator)
         elif name.endswith(('running_mean', 'bias')):
