@@ -30,8 +30,13 @@ def random_network(
     class_count: int = 11,
     temperatures: tuple[float, ...] | None = None,
     architecture: str = 'hrnet_tiny',
+    fresh_blocks: bool = False,
 ) -> AnytimeNetwork:
-    """Give a tiny network in evaluation mode whose exits disagree and are sometimes sure."""
+    """
+    Give a tiny network in evaluation mode whose exits disagree and are sometimes sure.
+
+    :param fresh_blocks: leave the weight of residual blocks as its family begins a training.
+    """
     generator = torch.Generator().manual_seed(seed)
     network = build_network(
         NetworkConfig(architecture, heads, class_count, adaptivity, temperatures=temperatures)  # type: ignore[arg-type]
@@ -39,7 +44,7 @@ def random_network(
     for name, value in network.state_dict().items():
         if name.endswith('Lambda'):
             value.copy_(0.3 + 2 * torch.rand((), generator=generator))
-        elif name.endswith('bn2.weight'):
+        elif name.endswith('bn2.weight') and not fresh_blocks:
             value.fill_(1.0)  # a block must not be the identity
         elif name.endswith('running_var'):
             value.uniform_(0.5, 1.5, generator=generator)

@@ -40,7 +40,6 @@ from adpc_ros.learning.worth import worth_of
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.network.coarse import CoarseToFine
 from adpc_ros.network.families import build_network
 from adpc_ros.runtime.images import to_input
 
@@ -53,11 +52,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> CamVid:
 def learnt(samples: CamVid, architecture: str) -> AnytimeNetwork:
     """Give a network that has learnt a little, so that its confidence says something."""
     masks = Adaptivity(thresholds=(1.0,))
-    network = random_network(0, adaptivity=masks, architecture=architecture).train()
-    if isinstance(network, CoarseToFine):  # its blocks begin as the identity
-        for name, value in network.state_dict().items():
-            if name.endswith('bn2.weight'):
-                value.zero_()
+    network = random_network(
+        0, adaptivity=masks, architecture=architecture, fresh_blocks=True
+    ).train()
     optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
     images = torch.cat([to_input(s.image, network.config, torch.device('cpu')) for s in samples])
     labels = torch.from_numpy(np.stack([s.label for s in samples])).long()
