@@ -183,7 +183,10 @@ def test_masks_of_real_frames_are_the_networks_own(tmp_path: Path) -> None:
     for i in range(3):
         Image.fromarray(random_image((50, 70), i)).save(tmp_path / 'image' / f'{i}.png')
     frames = ['--weights', weights_in(tmp_path), '--frames', str(tmp_path / 'image')]
-    report = run(tmp_path / 'm.json', 'masks', *frames, '--limit', '2')
+    other = tmp_path / 'other.safetensors'
+    checkpoint.save(other, small_network(1, architecture='coarse_tiny'), CAMVID, {})
+    report = run(tmp_path / 'm.json', 'masks', *frames, '--limit', '2', '--against', str(other))
+    assert len(report['against_s']) == 3 and report['rounds']['against'] == 2
     assert report.keys() >= KEYS and report['size'] == [50, 70]
     assert report['rounds']['masked'] == 2 and '0.6' in report['masks']
     assert report['exits'][-1]['active_share'] < 0.95 and report['gimac_ratio'] > 0.5

@@ -132,10 +132,14 @@ def test_networks_are_compared_on_the_same_images_and_drawn(
         checkpoint.save(paths[-1], random_network(seed, heads), CAMVID, {})
     file, figures = tmp_path / 'result.json', tmp_path / 'figures'
     arguments = ['evaluate', '--weights', *paths[:1], '--data', f'camvid:{tree / "train"}']
-    arguments += ['--against', *paths[1:], '--figures', str(figures), '--json', str(file)]
+    paths.append(str(tmp_path / '3.safetensors'))
+    plain = random_network(3, Heads.NONE, architecture='coarse_tiny')
+    checkpoint.save(paths[-1], plain, CAMVID, {})
+    others = [*paths[1:3], f'{paths[2]}+{paths[3]}']
+    arguments += ['--against', *others, '--figures', str(figures), '--json', str(file)]
     assert main([*arguments, '--fps', '10']) == 0
     numbers = json.loads(file.read_text())
-    first, last = numbers['differences'].values()
+    first, last, _ = numbers['differences'].values()
     miou = [
         evaluate(checkpoint.load(p).network, CamVid(tree / 'train'), progress=False).miou
         for p in paths
@@ -143,6 +147,10 @@ def test_networks_are_compared_on_the_same_images_and_drawn(
     assert [d['value'] for d in first] == pytest.approx([a - b for a, b in zip(*miou[:2])])
     assert [d['value'] for d in last] == pytest.approx([miou[0][-1] - miou[2][-1]])
     assert all(d['low'] <= d['value'] <= d['high'] for d in (*first, *last))
+    cascade = list(numbers['against'].values())[-1]
+    assert cascade['miou'] == pytest.approx([miou[2][-1], miou[3][-1]])
+    assert cascade['gimac'][0] == numbers['against']['2@' + cascade['network'][2:14]]['gimac'][0]
+    assert cascade['gimac'][1] > cascade['gimac'][0] and 'streaming_miou' in cascade
     assert 0 <= numbers['streaming_miou'] <= 1
     assert 'exit 4' in capsys.readouterr().out
     assert {p.name for p in figures.iterdir()} > {

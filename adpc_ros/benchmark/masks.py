@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from adpc_ros.benchmark.native import native_plan
+from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import ActiveMap
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.runtime.compile import compile_network
@@ -127,6 +128,19 @@ def open_sides(
     runs['dense'] = plan_side(native, adaptive=False)
     runs['masked'] = plan_side(native, True, active_maps)
     return Sides(runs, native)
+
+
+def open_other(runs: dict[str, Side], weights: str, dtype: torch.dtype, threads: int) -> CpuPlan:
+    """
+    Add another network, with its own masks, as the side ``against``.
+
+    :param runs: the sides so far.
+    :param weights: safetensors file.
+    :return: its plan, to be closed.
+    """
+    plan = native_plan(compile_network(checkpoint.load(weights).network), dtype, threads)
+    runs['against'] = plan_side(plan, True)
+    return plan
 
 
 def take_turns(runs: dict[str, Side], images: Sequence[Image]) -> dict[str, list[Pass]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from adpc_ros.benchmark.masks import Pass, gimac_ratios, mean_active_shares, step_medians, summary
 
-SIDES = ('eager', 'onednn', 'dense', 'masked')
+SIDES = ('eager', 'onednn', 'dense', 'masked')  # and perhaps another network, 'against'
 BASELINES = ('dense', 'onednn', 'eager')
 
 
@@ -18,9 +18,10 @@ def report(passes: dict[str, list[Pass]]) -> dict[str, Any]:
     :return: of the last exit, then of all, then the number of passes and their range.
     """
     times = {name: summary(done) for name, done in passes.items()}
+    other = times.get('against')
 
     def at(i: int) -> dict[str, Any]:
-        seconds = {name: found.exits_s[i] for name, found in times.items()}
+        seconds = {name: found.exits_s[i] for name, found in times.items() if found is not other}
         speedups = {name: value / seconds['masked'] for name, value in seconds.items()}
         return {f'{name}_s': seconds.get(name) for name in SIDES} | {
             f'speedup_vs_{name}': speedups.get(name) for name in BASELINES
@@ -36,6 +37,7 @@ def report(passes: dict[str, list[Pass]]) -> dict[str, Any]:
         **at(-1),
         'gimac_ratio': ratios[-1],
         'exits': exits,
+        'against_s': other and other.exits_s,
         'rounds': {name: len(done) for name, done in passes.items()},
         'range_s': {name: [found.least_s, found.most_s] for name, found in times.items()},
     }
@@ -47,12 +49,16 @@ def print_times(report: dict[str, Any]) -> None:
     columns = '  '.join(f'exit {e["exit"]:>3}' for e in exits)
     print(f'\n{"milliseconds, median":22} {columns}  last: least - most')
     for name, (least_s, most_s) in report['range_s'].items():
-        cells = '  '.join(f'{1e3 * e[f"{name}_s"]:8.1f}' for e in exits)
+        medians = report['against_s'] if name == 'against' else [e[f'{name}_s'] for e in exits]
+        cells = '  '.join(f'{1e3 * median:8.1f}' for median in medians)
         print(f'{name:22} {cells}  {1e3 * least_s:.1f} - {1e3 * most_s:.1f}')
     for name in BASELINES:
         if name in report['range_s']:
             cells = '  '.join(f'{e[f"speedup_vs_{name}"]:7.2f}x' for e in exits)
             print(f'{"masked over " + name:22} {cells}')
+    if report['against_s'] and len(report['against_s']) == len(exits):
+        ratios = (e['masked_s'] / theirs for e, theirs in zip(exits, report['against_s']))
+        print(f'{"masked of against":22} ' + '  '.join(f'{ratio:7.2f} ' for ratio in ratios))
     print(f'{"GiMAC ratio":22} ' + '  '.join(f'{e["gimac_ratio"]:7.2f}x' for e in exits))
     print(f'{"active, %":22} ' + '  '.join(f'{100 * e["active_share"]:8.2f}' for e in exits))
 

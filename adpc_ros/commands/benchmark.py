@@ -52,6 +52,9 @@ def _add_masks(kinds: Commands) -> None:
     parser.add_argument('--frames', metavar='DIR', help='folder of images, with --weights')
     parser.add_argument('--limit', type=positive, metavar='N', help='first images of DIR only')
     parser.add_argument(
+        '--against', metavar='FILE', help='other weights, timed in the same turns, with --weights'
+    )
+    parser.add_argument(
         '--threshold', type=probability, metavar='T', help='of all exits, with --weights'
     )
     parser.add_argument(
@@ -110,11 +113,15 @@ def run_masks(options: argparse.Namespace) -> None:
         subject.maps,
         [n for n, is_out in without.items() if is_out],
     )
+    others = []
+    if options.against:
+        others = [masks.open_other(sides.runs, options.against, dtype, threads)]
     try:
         passes = masks.take_turns(sides.runs, subject.images)
         memory_mib = sides.native.memory_bytes / 2**20
     finally:
-        sides.native.close()
+        for plan in (sides.native, *others):
+            plan.close()
     height, width = subject.images[0].shape[:2]
     shares = (
         {}
@@ -153,7 +160,7 @@ def _subject(options: argparse.Namespace) -> Subject:
     from adpc_ros.network.macs import PAPER_MASKED
 
     of_network = (options.network, options.size, options.masked, options.labels, options.repeats)
-    of_weights = (options.weights, options.frames, options.limit)
+    of_weights = (options.weights, options.frames, options.limit, options.against)
     if options.weights and options.frames and not any(of_network):
         return own_masks(options.weights, options.frames, options.limit, options.threshold)
     if options.network and options.size and not any(of_weights) and options.threshold is None:
@@ -162,7 +169,7 @@ def _subject(options: argparse.Namespace) -> Subject:
         return given_shares(options.network, options.size, masked, rounds, labels)
     raise ValueError(
         'expected --network and --size (with --masked, --labels, --repeats), '
-        'or --weights and --frames (with --limit, --threshold)'
+        'or --weights and --frames (with --limit, --threshold, --against)'
     )
 
 

@@ -41,7 +41,8 @@ def add(commands: Commands) -> None:
         metavar='FILE',
         nargs='+',
         default=[],
-        help='other weights, judged on the same images: differences with 95 %% intervals',
+        help='other weights, judged on the same images: differences with 95 %% intervals; '
+        'FILE+FILE for plain networks that run one after the other (a cascade)',
     )
     parser.add_argument(
         '--figures', metavar='DIR', help='write plots, and panels of every exit of some images'
@@ -71,45 +72,67 @@ def run(options: argparse.Namespace) -> None:
 
     from adpc_ros.learning.datasets import open_samples
     from adpc_ros.learning.evaluate import evaluate
-    from adpc_ros.network import checkpoint
 
     samples = open_samples(options.data)
-    networks = [checkpoint.load(path) for path in (options.weights, *options.against)]
-    for path, loaded in zip((options.weights, *options.against), networks):
+    subjects = [_open(text) for text in (options.weights, *options.against)]
+    for loaded in (one for subject in subjects for one in subject):
         if loaded.classes != samples.classes:
             raise ValueError(
-                f'{path}: expected the classes of {samples.classes.name}, '
+                f'{loaded.identity}: expected the classes of {samples.classes.name}, '
                 f'got those of {loaded.classes.name}'
             )
     if options.threads:
         torch.set_num_threads(options.threads)
     period_s = 1 / options.fps if options.fps else None
     results = [
-        evaluate(loaded.network, samples, not options.no_masks, period_s=period_s)
-        for loaded in networks
+        evaluate(
+            [loaded.network for loaded in subject],
+            samples,
+            not options.no_masks,
+            period_s=period_s,
+        )
+        for subject in subjects
     ]
-    result, ours = results[0], networks[0]
-    print(f'{ours.identity} on {len(samples)} images of {options.data}')
-    numbers = _numbers(result, ours, options.horizon)
+    result, ours = results[0], subjects[0][-1]
+    print(f'{_name(subjects[0])} on {len(samples)} images of {options.data}')
+    horizon_s = options.horizon or result.seconds[-1]
+    numbers = _numbers(result, _name(subjects[0]), ours, horizon_s)
     _print(numbers)
-    numbers['differences'] = {}
-    for loaded, other in zip(networks[1:], results[1:]):
-        differences = _differences(result, other)
-        _print_differences(loaded.identity, differences)
-        numbers['differences'][loaded.identity] = [d._asdict() for d in differences]
+    numbers['against'], numbers['differences'] = {}, {}
+    for subject, other in zip(subjects[1:], results[1:]):
+        name, differences = _name(subject), _differences(result, other)
+        numbers['against'][name] = theirs = _numbers(other, name, ours, horizon_s)
+        print(f'\n{name}')
+        _print(theirs)
+        _print_differences(name, differences)
+        numbers['differences'][name] = [d._asdict() for d in differences]
     if options.figures:
-        _draw(Path(options.figures), networks, results, samples)
+        names = [_name(subject) for subject in subjects]
+        _draw(Path(options.figures), ours, names, results, samples)
         print(f'figures: {options.figures}')
     write_json(options.json, numbers)
 
 
-def _numbers(result: Evaluation, loaded: Checkpoint, horizon_s: float | None) -> dict[str, Any]:
+def _open(text: str) -> list[Checkpoint]:
+    """Load weights, or those of a cascade (``FILE+FILE``)."""
+    from adpc_ros.network import checkpoint
+
+    paths = [text] if Path(text).exists() else text.split('+')
+    return [checkpoint.load(path) for path in paths]
+
+
+def _name(subject: list[Checkpoint]) -> str:
+    return ' + '.join(loaded.identity for loaded in subject)
+
+
+def _numbers(
+    result: Evaluation, name: str, loaded: Checkpoint, horizon_s: float
+) -> dict[str, Any]:
     from adpc_ros.learning.streaming import mean_over_deadlines
 
-    horizon_s = horizon_s or result.seconds[-1]
     confusions = result.confusions
     return {
-        'network': loaded.identity,
+        'network': name,
         'miou': _without_nan(result.miou),
         'iou': {
             name: _without_nan([float(confusion.iou()[i]) for confusion in confusions])
@@ -169,7 +192,11 @@ def _print_differences(name: str, differences: list[Difference]) -> None:
 
 
 def _draw(
-    folder: Path, networks: list[Checkpoint], results: list[Evaluation], samples: LabelledImages
+    folder: Path,
+    first: Checkpoint,
+    names: list[str],
+    results: list[Evaluation],
+    samples: LabelledImages,
 ) -> None:
     from PIL import Image
 
@@ -180,17 +207,15 @@ def _draw(
     except ImportError as error:
         raise ValueError('--figures needs matplotlib: pip install matplotlib') from error
     folder.mkdir(parents=True, exist_ok=True)
-    for name, cost, key in (
+    for stem, cost, key in (
         ('miou_gimac', 'GiMAC', 'gimac'),
         ('miou_seconds', 'seconds', 'seconds'),
     ):
         curves = {
-            loaded.identity: Curve(getattr(result, key), result.miou)
-            for loaded, result in zip(networks, results)
+            name: Curve(getattr(result, key), result.miou) for name, result in zip(names, results)
         }
-        save_accuracy(folder / f'{name}.svg', curves, cost)
+        save_accuracy(folder / f'{stem}.svg', curves, cost)
     save_reliability(folder / 'reliability.svg', results[0].reliability)
-    first = networks[0]
     for i in sorted({len(samples) * k // _PANELS for k in range(_PANELS)}):
         panel = exit_panel(first.network, samples[i].image, first.classes, samples[i].label)
         Image.fromarray(panel).save(folder / f'{samples.pairs[i][0].stem}.png')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID
+from adpc_ros.learning.cascade import Cascade
 from adpc_ros.learning.metrics import Confusion, Reliability, mean_iou
 from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.streaming import latest_at_arrival, rendered_exits
@@ -73,7 +74,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    network: AnytimeNetwork,
+    network: AnytimeNetwork | Sequence[AnytimeNetwork],
     samples: Labelled,
     adaptive: bool = True,
     progress: bool = True,
@@ -82,15 +83,19 @@ def evaluate(
     """
     Judge every exit at full size, single scale, without flip.
 
-    :param network: in evaluation mode.
+    :param network: in evaluation mode; of several, plain ones, a cascade is judged.
     :param samples: samples, or pairs of (H, W, 3) uint8 RGB image and (H, W) uint8 label.
     :param adaptive: False computes every position.
     :param period_s: given, the images are also taken as a clip with this many seconds from one
         to the next, and all of its masks are kept meanwhile.
-    :raises ValueError: if there are no samples.
+    :raises ValueError: if there are no samples, or a cascade is of networks with masks.
     """
-    device = next(network.parameters()).device
-    with contextlib.closing(make_plan(network, device, threads=torch.get_num_threads())) as plan:
+    networks = [network] if isinstance(network, AnytimeNetwork) else network
+    plans = [
+        make_plan(each, next(each.parameters()).device, threads=torch.get_num_threads())
+        for each in networks
+    ]
+    with contextlib.closing(plans[0] if len(plans) == 1 else Cascade(plans)) as plan:
         return _evaluate(plan, tqdm(samples, 'evaluate', disable=not progress), adaptive, period_s)
 
 
@@ -103,7 +108,7 @@ class Masked(NamedTuple):
 
 
 def timed_exits(
-    plan: Plan, image: NDArray[np.uint8], adaptive: bool
+    plan: Plan | Cascade, image: NDArray[np.uint8], adaptive: bool
 ) -> Iterator[tuple[ComputedExit, float]]:
     """Yield the exits of an image, each with the seconds of computing so far."""
     segmentation = plan.segment(image, adaptive)
@@ -147,7 +152,9 @@ def masked_after(
     return Masked(active, int(judged.sum()), int(right.sum()))
 
 
-def _evaluate(plan: Plan, samples: Labelled, adaptive: bool, period_s: float | None) -> Evaluation:
+def _evaluate(
+    plan: Plan | Cascade, samples: Labelled, adaptive: bool, period_s: float | None
+) -> Evaluation:
     exits, classes = plan.exit_count, plan.config.class_count
     masks = adaptive and plan.config.adaptivity is not None
     reliability = [Reliability() for _ in range(exits)]
