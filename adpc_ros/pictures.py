@@ -88,7 +88,7 @@ def exit_panel(
             inverse = inverse_temperatures(
                 out.logits, network.config, out.exit_index, out.active, inverse
             )
-            scale = 2 ** network.config.sizes.exit_levels[out.exit_index - 1]
+            scale = network.config.scale_of(out.exit_index)
             rendered, mean = render(out.logits, size, scale, inverse)
             cells = (out.logits.shape[2], out.logits.shape[3])
             computed = np.ones(cells, bool)

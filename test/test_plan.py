@@ -63,7 +63,7 @@ def cells_of(logits: torch.Tensor) -> tuple[int, int]:
 
 def scale_of(network: AnytimeNetwork, exit_index: int) -> int:
     """Give the pixels of a cell of an exit's class scores, on either axis."""
-    return 2 ** network.config.sizes.exit_levels[exit_index - 1]
+    return network.config.scale_of(exit_index)
 
 
 def with_temperatures(case: str) -> AnytimeNetwork:

@@ -43,8 +43,11 @@ def test_it_is_said_in_a_line_for_each_exit() -> None:
     assert worth.described(CLASSES) == [
         'exit 1: IoU, %: mean 40.1, walker 0.1',
         'exit 2: IoU, %: mean 57.5, walker 25.0',
+        'not known of: rider (not in camvid:val)',
         'advised: exit 2 and later (judged on camvid:val)',
     ]
+    unknown = Worth('camvid:val', ((0.8, None, None), (0.9, None, None)))
+    assert unknown.described(CLASSES)[2:] == ['not known of: walker, rider (not in camvid:val)']
 
 
 def test_the_values_are_those_of_the_classes_by_name() -> None:

@@ -69,7 +69,7 @@ def eager_side(network: AnytimeNetwork) -> Side:
         x = to_input(image, network.config, torch.device('cpu')).contiguous()
         exits_s = []
         for out in network.exits(x, adaptive=False):
-            scale = 2 ** network.config.sizes.exit_levels[out.exit_index - 1]
+            scale = network.config.scale_of(out.exit_index)
             render(out.logits, (image.shape[0], image.shape[1]), scale)
             exits_s.append(time.perf_counter() - start_s)
         return Pass(exits_s, [], [], [])
@@ -130,17 +130,20 @@ def open_sides(
     return Sides(runs, native)
 
 
-def open_other(runs: dict[str, Side], weights: str, dtype: torch.dtype, threads: int) -> CpuPlan:
+def open_other(
+    runs: dict[str, Side], weights: str, dtype: torch.dtype, threads: int
+) -> tuple[str, CpuPlan]:
     """
     Add another network, with its own masks, as the side ``against``.
 
     :param runs: the sides so far.
     :param weights: safetensors file.
-    :return: its plan, to be closed.
+    :return: its identity, and its plan, to be closed.
     """
-    plan = native_plan(compile_network(checkpoint.load(weights).network), dtype, threads)
+    loaded = checkpoint.load(weights)
+    plan = native_plan(compile_network(loaded.network), dtype, threads)
     runs['against'] = plan_side(plan, True)
-    return plan
+    return loaded.identity, plan
 
 
 def take_turns(runs: dict[str, Side], images: Sequence[Image]) -> dict[str, list[Pass]]:

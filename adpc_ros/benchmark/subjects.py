@@ -60,7 +60,12 @@ def given_shares(
     height, width = padded_size(size, config)
     shapes = mask_shapes((height // 4, width // 4), masked, labels)
     images = [random_image(size)] * rounds
-    return Subject(random_network(config), architecture, images, shapes.maps, shapes.source)
+    maps: list[ActiveMap] = []
+    for active, level in zip(shapes.maps, config.exit_levels):
+        cells = (height >> level, width >> level)
+        here = active.at(cells)  # within the one before, also where that was coarser
+        maps.append(ActiveMap(here & maps[-1].at(cells) if maps else here))
+    return Subject(random_network(config), architecture, images, maps, shapes.source)
 
 
 def own_masks(weights: str, frames: str, limit: int | None, threshold: float | None) -> Subject:
@@ -88,5 +93,8 @@ def own_masks(weights: str, frames: str, limit: int | None, threshold: float | N
     if len(sizes) != 1:
         raise ValueError(f'{frames}: expected frames of one size, got {", ".join(sizes)}')
     thresholds = ', '.join(f'{t:g}' for t in adaptivity.thresholds)
+    if adaptivity.class_thresholds:
+        values = [t for each in adaptivity.class_thresholds for t in each]
+        thresholds = f'of each class, {min(values):g} to {max(values):g}'
     masks = f"the network's own, {adaptivity.criterion.value}, thresholds {thresholds}"
     return Subject(network, loaded.identity, images, None, masks)

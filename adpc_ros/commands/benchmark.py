@@ -113,14 +113,15 @@ def run_masks(options: argparse.Namespace) -> None:
         subject.maps,
         [n for n, is_out in without.items() if is_out],
     )
-    others = []
-    if options.against:
-        others = [masks.open_other(sides.runs, options.against, dtype, threads)]
+    against, plans = None, [sides.native]
     try:
+        if options.against:
+            against, plan = masks.open_other(sides.runs, options.against, dtype, threads)
+            plans.append(plan)
         passes = masks.take_turns(sides.runs, subject.images)
         memory_mib = sides.native.memory_bytes / 2**20
     finally:
-        for plan in (sides.native, *others):
+        for plan in plans:
             plan.close()
     height, width = subject.images[0].shape[:2]
     shares = (
@@ -134,6 +135,7 @@ def run_masks(options: argparse.Namespace) -> None:
     )
     report = {
         'network': subject.name,
+        'against': against,
         'size': [height, width],
         'dtype': options.dtype,
         'threads': threads,
@@ -146,6 +148,8 @@ def run_masks(options: argparse.Namespace) -> None:
         f'{subject.name}, {height}x{width}, {options.dtype}, {threads} threads, '
         f'{len(subject.images)} rounds, {memory_mib:.0f} MiB\nmasks: {subject.masks}'
     )
+    if against:
+        print(f'against: {against}')
     for stage, of_stage in shares.items():
         cells = ', '.join(f'{at} {100 * share:.2f}' for at, share in of_stage.items())
         print(f'  active in {stage}, %: {cells}')

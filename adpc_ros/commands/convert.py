@@ -118,6 +118,8 @@ def _config(
     adaptivity: Adaptivity | None = None
     if not options.no_masks and heads is not Heads.NONE:
         adaptivity = own and own.network.config.adaptivity or Adaptivity()
+        if options.backbone_only:  # of heads that are not taken over
+            adaptivity = replace(adaptivity, class_thresholds=())
         if options.threshold is not None:
             adaptivity = replace(adaptivity, thresholds=(options.threshold,), class_thresholds=())
         if options.window is not None:

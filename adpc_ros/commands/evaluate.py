@@ -51,7 +51,8 @@ def add(commands: Commands) -> None:
         '--fps',
         type=positive_number,
         metavar='N',
-        help='the images are a clip of N frames a second: streaming accuracy, from measured times',
+        help='the images are a clip of N frames a second: streaming accuracy, from measured '
+        'times; the next frame cuts a frame at any exit (min_exit 1)',
     )
     parser.add_argument(
         '--horizon',
@@ -118,7 +119,14 @@ def _open(text: str) -> list[Checkpoint]:
     from adpc_ros.network import checkpoint
 
     paths = [text] if Path(text).exists() else text.split('+')
-    return [checkpoint.load(path) for path in paths]
+    subject = [checkpoint.load(path) for path in paths]
+    if masked := [one for one in subject if one.network.config.adaptivity is not None]:
+        if len(subject) > 1:
+            raise ValueError(
+                f'{text}: expected plain networks, without masks, for a cascade; '
+                f'{masked[0].identity} has masks'
+            )
+    return subject
 
 
 def _name(subject: list[Checkpoint]) -> str:

@@ -175,11 +175,13 @@ def fit_class_thresholds(
     answers = collect_answers(network, samples, THRESHOLDS, progress)
     costs = [without_masks.gimac[-1] - up_to_here for up_to_here in without_masks.gimac[:-1]]
     reached, frozen = no_masks(answers, network.config.class_count), set[Move]()
+    tries = 0
     with tqdm(desc='class thresholds tried', total=_TRIES, disable=not progress) as bar:
-        while bar.n < _TRIES:
+        while tries < _TRIES:
             path = descend(answers, costs, reached, _TOLERANCE * max_loss, each_exit, frozen)
             low, high = 0, len(path)  # steps that hold, and that may hold
-            while low < high and bar.n < _TRIES:
+            while low < high and tries < _TRIES:
+                tries += 1
                 middle = (low + high + 1) // 2
                 values = [[THRESHOLDS[i] for i in row] for row in path[middle - 1].choice]
                 tried = with_thresholds(network, thresholds, tuple(map(tuple, values)))

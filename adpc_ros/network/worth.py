@@ -76,10 +76,13 @@ class Worth:
             shares = [('mean', mean), *vulnerable.items()]
             cells = (f'{name} {100 * value:.1f}' for name, value in shares if value is not None)
             lines.append(f'exit {len(lines) + 1}: IoU, %: {", ".join(cells)}')
-        return [
-            *lines,
-            f'advised: exit {self.advised_exit(classes)} and later (judged on {self.data})',
-        ]
+        judged = self.of_vulnerable(classes)[0]
+        if unknown := [name for name in classes.vulnerable if name not in judged]:
+            lines.append(f'not known of: {", ".join(unknown)} (not in {self.data})')
+        if judged:
+            advised = f'advised: exit {self.advised_exit(classes)} and later'
+            lines.append(f'{advised} (judged on {self.data})')
+        return lines
 
 
 @dataclass(frozen=True)

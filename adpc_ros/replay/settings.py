@@ -27,12 +27,13 @@ def exit_seconds_of(checkpoint: Checkpoint) -> tuple[float, ...]:
     Give what each exit costs as the weights say it.
 
     :return: seconds of each exit after the one before.
-    :raises ValueError: if they do not say it and have another number of exits than four.
+    :raises ValueError: if they do not say it, and are of another network than this default.
     """
     if checkpoint.exit_s is not None:
         return checkpoint.exit_s.seconds
-    count = checkpoint.network.config.exit_count
-    if count != len(EXIT_S):
+    config = checkpoint.network.config
+    count = config.exit_count
+    if not config.architecture.startswith('hrnet') or count != len(EXIT_S):
         raise ValueError(
             f'{checkpoint.identity} does not say how long its exits take: expected --exit-s with '
             f'the seconds of {count} exits'

@@ -106,7 +106,12 @@ class Parameters:
         live=True,
     )
     urgent_max_exit: int = _field(
-        0, 'No frame begun while CRITICAL goes beyond this exit; 0 as min_exit.', 0, 255, live=True
+        0,
+        'No frame begun while CRITICAL goes beyond this exit; 0 for the one that the weights '
+        'advise.',
+        0,
+        255,
+        live=True,
     )
     max_age_s: float = _field(
         0.0, 'Older frames are dropped on arrival; 0 for none.', 0.0, 3600.0, live=True

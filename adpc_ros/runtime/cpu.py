@@ -317,7 +317,8 @@ class CpuPlan:
             for active, size in zip(active_maps, sizes)
         ]
         count = self.config.stage_count - 1
-        finest = [active.at(cells_of(padded, FINEST)) for active in active_maps]
+        used = (ActiveMap(active.at(size)) for active, size in zip(active_maps, sizes))
+        finest = [active.at(cells_of(padded, FINEST)) for active in used]
         if len(maps) != count or any(
             bool((later & ~earlier).any()) for earlier, later in zip(finest, finest[1:])
         ):

@@ -280,7 +280,10 @@ class _Lowering:
     def check_depthwise(self, step: Step, conv: Conv) -> None:
         masked = self.masked and step.exit_index > 1
         if masked or len(step.inputs) > 1 or conv.weight.shape[2] not in (3, 5):
-            raise Unsupported(f'{step.name}: a depthwise convolution with masks or a residual')
+            raise Unsupported(
+                f'{step.name}: a depthwise convolution with masks, with a residual, or of another '
+                'kernel than 3x3 and 5x5'
+            )
 
     def upsampled_conv(self, index: int, step: Step, conv: Conv, upsampled: _Virtual) -> None:
         """Convolve first, since upsampling is linear, unless the result is interpolated."""

@@ -119,7 +119,7 @@ class TorchPlan:
         into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
         total = confident = 0.0
         threshold = confident_threshold(self.config)
-        scale = 2 ** self.config.sizes.exit_levels[done.step.exit_index - 1]
+        scale = self.config.scale_of(done.step.exit_index)
         for band in render_bands(
             done.logits, size, into, scale, threshold, done.inverse_temperature
         ):
