@@ -115,8 +115,9 @@ def test_injected_active_maps_rule_the_stages(
     network = random_network(seed=1, **CASES[case])
     plan = CpuPlan(compile_network(network), threads=2, instruction_set=instruction_set)
     levels = network.config.sizes.exit_levels
-    cell = 2 ** levels[0]
-    for seed, size in enumerate([(64, 96), (32, 32), (128, 32)]):
+    coarsest = 2 ** levels[0]
+    cases = [((64, 96), coarsest), ((64, 96), 4), ((32, 32), coarsest), ((128, 32), coarsest)]
+    for seed, (size, cell) in enumerate(cases):  # finer maps are taken at the exit's scale
         image = random_image(*size, seed)
         maps = nested_maps((size[0] // cell, size[1] // cell), shares[: len(levels) - 1], seed)
         with torch.inference_mode():
