@@ -225,9 +225,10 @@ void Layout::share_buffers() {
 }
 
 void Layout::widen_window(Op& op) const {
+  if (op.given_window.empty()) return;
   const int edge = 2 * reach_ + 1, given = op.spec.window_edge, margin = (edge - given) / 2;
   op.window.assign(static_cast<size_t>(edge) * edge, 0.0f);
-  for (int y = 0; y < given && !op.given_window.empty(); ++y)
+  for (int y = 0; y < given; ++y)
     for (int x = 0; x < given; ++x)
       if (y + margin >= 0 && y + margin < edge && x + margin >= 0 && x + margin < edge)
         op.window[(y + margin) * edge + x + margin] = op.given_window[y * given + x];

@@ -55,7 +55,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kFinest = 2, kLevels = 4;  // branches lie at levels 2 to 5 at most
-constexpr int kExits = 4, kCases = 6, kRounds = 8, kSpoiled = 4;  // of an episode
+constexpr int kExits = 4, kCases = 6, kRounds = 8, kNonsense = 10;  // of an episode
 constexpr double kWholeFrame = 1e6;      // seconds
 constexpr double kFloatTolerance = 1e-4, kBFloatTolerance = 0.1;  // of the largest score
 
@@ -90,7 +90,7 @@ template <class... Parts>
 }
 
 // What was done, to see that it was something. Two plans may run at the same time.
-std::atomic<int64_t> frames{0}, dropped{0}, pauses{0}, partial{0}, refused{0};
+std::atomic<int64_t> frames{0}, dropped{0}, pauses{0}, partial{0}, accepted{0}, refused{0};
 
 // A network that can be given to any number of plans.
 class Network {
@@ -137,32 +137,27 @@ class Network {
     }
   }
 
-  // Inverted residuals as one operation each, if `fused`. An operation may be spoiled by numbers
-  // from `random`. Returns how many are refused.
-  int give_to(adpc_plan* plan, int type, bool fused, Random* missing = nullptr,
-              Random* spoiling = nullptr) const {
+  // Inverted residuals as one operation each, if `fused`; memory may be missing.
+  void give_to(adpc_plan* plan, int type, bool fused, Random* missing) const {
     for (size_t i = 2; i < slots_.size(); ++i)
       if (patiently(missing, [&] {
             return adpc_add_slot(plan, slots_[i].channels, slots_[i].level,
                                  slots_[i].wide ? ADPC_FLOAT32 : type);
           }) != static_cast<int>(i))
         fail("another slot than ", i);
-    int refused = 0, left = spoiling ? spoiling->whole(1, steps()) : 0;
     for (int i = 0; i < steps(); ++i) {
-      adpc_op op = ops_[static_cast<size_t>(i)];
+      const adpc_op* op = &ops_[static_cast<size_t>(i)];
       for (const adpc_op& one : fused_)
-        if (fused && one.step - (one.expand_weight ? 2 : 1) == i) op = one;
-      i = op.step;
-      if (--left == 0) spoil(op, *spoiling);
-      refused += patiently(missing, [&] { return adpc_add_op(plan, &op); }) != 0;
+        if (fused && one.step - (one.expand_weight ? 2 : 1) == i) op = &one;
+      i = op->step;
+      if (patiently(missing, [&] { return adpc_add_op(plan, op); })) fail("step ", i, " is refused");
     }
-    return refused;
   }
 
   // Calls again after memory was missing, if `random` is given.
   template <class Call>
   static int patiently(Random* random, Call call) {
-    if (random) missing_in = random->whole(1, 60);
+    if (random) missing_in = random->whole(1, random->chance(0.5) ? 30 : 1000);
     const int result = call();
     const bool missed = random && missing_in == 0;
     missing_in = 0;
@@ -415,28 +410,6 @@ class Network {
     resample(scores_, {small}).gives_exit = 1;
   }
 
-  // Something is nonsense. What is pointed at is long enough for whatever is not refused.
-  static void spoil(adpc_op& op, Random& random) {
-    static const std::vector<float> numbers(size_t{1} << 21, 0.01f);
-    int32_t* const fields[] = {
-        &op.kind,          &op.step,       &op.exit_index,   &op.masked,       &op.needed,
-        &op.output,        &op.relu,       &op.gives_exit,   &op.input,        &op.residual,
-        &op.kernel,        &op.stride,     &op.depthwise,    &op.reach,        &op.window_edge,
-        &op.head_channels, &op.pooled,     &op.source_count, &op.concatenate,  &op.sources[0],
-        &op.sources[1],    &op.sources[2], &op.sources[3]};
-    const float** const pointers[] = {&op.weight,    &op.bias,        &op.shift,
-                                      &op.window,    &op.head_weight, &op.head_bias,
-                                      &op.expand_weight, &op.expand_bias};
-    for (const float** pointer : pointers)
-      if (random.chance(0.05)) *pointer = *pointer ? nullptr : numbers.data();
-      else if (*pointer) *pointer = numbers.data();
-    for (int count = random.whole(1, 3); count > 0; --count) {
-      int32_t& field = *fields[random.whole(0, static_cast<int>(std::size(fields)) - 1)];
-      field = random.chance(0.2) ? random.of<int>({INT32_MIN, INT32_MAX, 1 << 20})
-                                 : random.whole(-1, random.chance(0.5) ? 6 : 150);
-    }
-  }
-
   Random& random_;
   int exit_ = 1, scores_ = ADPC_SCORES;
   std::vector<Slot> slots_;
@@ -574,18 +547,6 @@ struct Exit {
 };
 using Exits = std::vector<Exit>;
 
-// A plan of a network's sizes, without its operations.
-adpc_plan* create(const Network& network, const char* isa, int type, int threads,
-                  const float* temperatures) {
-  char error[200] = "";
-  adpc_plan* plan = adpc_create(isa, type, threads, network.classes, kExits, network.levels[0],
-                                network.multiple, network.entropy, network.thresholds.data(),
-                                temperatures, network.confident, network.table.data(), error,
-                                sizeof error);
-  if (!plan) fail("no plan: ", error);
-  return plan;
-}
-
 class Plan {
  public:
   struct How {
@@ -595,10 +556,14 @@ class Plan {
   Plan(const Network& network, const std::string& isa, int type, int threads, const How& how)
       : network_(network), threads_(threads), missing_(how.missing) {
     const float ones[kExits] = {1.0f, 1.0f, 1.0f, 1.0f};
-    plan_ = create(network, isa.c_str(), type, threads,
-                   how.calibrated ? network.temperatures : ones);
+    char error[200] = "";
+    plan_ = adpc_create(isa.c_str(), type, threads, network.classes, kExits, network.levels[0],
+                        network.multiple, network.entropy, network.thresholds.data(),
+                        how.calibrated ? network.temperatures : ones, network.confident,
+                        network.table.data(), error, sizeof error);
+    if (!plan_) fail("no plan: ", error);
     if (isa != adpc_instruction_set(plan_)) fail(isa, " became ", adpc_instruction_set(plan_));
-    if (network.give_to(plan_, type, how.fused, how.missing)) fail("a network that is refused");
+    network.give_to(plan_, type, how.fused, how.missing);
   }
   ~Plan() { adpc_destroy(plan_); }
   Plan(const Plan&) = delete;
@@ -628,7 +593,8 @@ class Plan {
       Exit result;
       const uint8_t filling = random ? random->byte() : 0xa5;  // what nobody writes differs
       result.ids = result.confidence = std::vector<uint8_t>(pixels, filling);
-      const Exit* before = exits.empty() ? nullptr : &exits.back();
+      const bool alone = exits.empty() || (random && random->chance(0.3));
+      const Exit* before = alone ? nullptr : &exits.back();
       const int status = run(random, &result, before);
       if (status != exit) fail("exit ", exit, " ended with status ", status);
       adpc_last_exit(plan_, &result.numbers);
@@ -796,6 +762,74 @@ void expect_near(const Exits& result, const Exits& expected, int type, size_t co
   }
 }
 
+// Operations of random numbers, which may fit, are refused, or computed without harm.
+void nonsense(Random& random, const std::string& set) {
+  static const std::vector<float> numbers(size_t{1} << 17, 0.01f);
+  const int classes = 8, type = random.whole(0, 1), level = random.whole(2, 3);
+  char error[200] = "";
+  const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
+      adpc_create(set.c_str(), type, 2, classes, random.whole(1, kExits), level,
+                  8 * random.whole(1, 3), 0, numbers.data(), numbers.data(), 0.5f, numbers.data(),
+                  error, sizeof error),
+      adpc_destroy);
+  if (!plan) fail("no plan: ", error);
+  std::vector<int> levels = {0, level}, written = {ADPC_IMAGE};
+  for (int i = 2; i < 20; ++i) {
+    levels.push_back(random.whole(1, 5));
+    adpc_add_slot(plan.get(), random.of<int>({classes, classes, classes, 20}), levels.back(),
+                  random.chance(0.8) ? type : ADPC_FLOAT32);
+  }
+  std::vector<uint8_t> bytes(3 * 40 * 40), active(12 * 12), ids(bytes.size());
+  for (uint8_t& cell : active) cell = random.byte() & 1;
+  std::vector<float> scores(active.size() * classes);
+  for (int round = 0; round < 2; ++round) {
+    for (int i = 0; i < 200; ++i) {
+      const auto some = [&](int low, int high) {
+        return random.chance(0.01) ? random.of<int>({INT32_MIN, -1, 100, INT32_MAX})
+                                   : random.whole(low, high);
+      };
+      const auto rarely = [&] { return random.chance(0.2) ? some(0, 1) : 0; };
+      const auto slot = [&] { return random.chance(0.9) ? random.of(written) : some(0, 20); };
+      adpc_op op{};
+      op.kind = some(0, 3);
+      op.step = some(0, 5);
+      op.exit_index = some(1, kExits);
+      op.masked = rarely();
+      op.needed = rarely();
+      op.output = random.whole(1, 19);
+      op.relu = rarely();
+      op.gives_exit = rarely();
+      op.input = slot();
+      op.residual = random.chance(0.2) ? slot() : -1;
+      op.kernel = random.chance(0.7) ? 3 : some(1, 7);
+      const int in = op.input >= 0 && op.input < 20 ? levels[op.input] : 0;
+      op.stride = 1 << std::max(0, levels[op.output] - (random.chance(0.9) ? in : 1));
+      op.depthwise = rarely();
+      op.reach = random.chance(0.2) ? some(1, 4) : 0;
+      op.window_edge = some(1, 9);
+      op.head_channels = random.chance(0.8) ? classes : some(1, 60);
+      op.source_count = some(1, ADPC_MAX_SOURCES);
+      op.pooled = rarely();
+      op.concatenate = rarely();
+      for (int32_t& source : op.sources) source = slot();
+      for (const float** given : {&op.weight, &op.bias, &op.shift, &op.window, &op.head_weight,
+                                  &op.head_bias, &op.expand_weight, &op.expand_bias})
+        *given = random.chance(given == &op.expand_weight ? 0.5 : 0.98) ? numbers.data() : nullptr;
+      const bool fits = adpc_add_op(plan.get(), &op) == 0;
+      if (fits) written.push_back(op.output);
+      ++(fits ? accepted : refused);
+    }
+    adpc_frame frame{bytes.data(), nullptr, 120, 3, 0, 1, 2, random.whole(1, 40),
+                     random.whole(1, 40), random.whole(0, 2), {}};
+    std::fill_n(frame.active, kExits - 1, active.data());
+    if (adpc_start(plan.get(), &frame)) fail("no frame");
+    adpc_poison(plan.get());
+    while (adpc_run(plan.get(), kWholeFrame, ids.data(), ids.data(), nullptr, nullptr) !=
+           ADPC_FINISHED)
+      adpc_read_scores(plan.get(), scores.data());
+  }
+}
+
 // One network, some images, every instruction set.
 class Episode {
  public:
@@ -828,7 +862,10 @@ class Episode {
     const auto set = static_cast<size_t>(random_.whole(0, static_cast<int>(sets_.size()) - 1));
     if (network_.calibrated) only_confidence(set);
     if (network_.has_inverted() && type_ == ADPC_FLOAT32) other_form(set);
-    nonsense(set);
+    for (int i = 0; i < kNonsense; ++i) {
+      say("nonsense", sets_[set], 2, cases_[0]);
+      nonsense(random_, sets_[set]);
+    }
     const Plan patient(network_, sets_[set], type_, 2, {fused_, true, &random_});
     for (size_t c = 0; c < cases_.size(); ++c) undisturbed(patient, set, c, "missing memory");
     single_ = std::make_unique<Plan>(network_, sets_[set], type_, 1, Plan::How{fused_});
@@ -881,30 +918,6 @@ class Episode {
       const Image image(cases_[c], network_.table, nullptr);
       plan.start(image);
       expect_near(plan.finish(cases_[c], nullptr), expected_[set][c], type_, comparable(c));
-    }
-  }
-
-  // A network of which something is nonsense is computed without harm, as far as it is not refused.
-  void nonsense(size_t set) {
-    const Case& what = cases_[pick()];
-    say("nonsense", sets_[set], 2, what);
-    const size_t cells = static_cast<size_t>(network_.cells(what.height, kFinest)) *
-                         network_.cells(what.width, kFinest);
-    std::vector<uint8_t> active(cells);
-    for (uint8_t& cell : active) cell = random_.byte() & 1;
-    Image image(what, network_.table, nullptr);
-    std::fill_n(image.frame.active, kExits - 1, active.data());
-    std::vector<uint8_t> ids(static_cast<size_t>(what.height) * what.width), confidence = ids;
-    std::vector<float> scores(cells * network_.classes);
-    for (int i = 0; i < kSpoiled; ++i) {
-      const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
-          create(network_, sets_[set].c_str(), type_, 2, network_.temperatures), adpc_destroy);
-      refused += network_.give_to(plan.get(), type_, fused_, nullptr, &random_);
-      if (adpc_start(plan.get(), &image.frame)) fail("no frame");
-      adpc_poison(plan.get());
-      while (adpc_run(plan.get(), kWholeFrame, ids.data(), confidence.data(), ids.data(),
-                      confidence.data()) != ADPC_FINISHED)
-        adpc_read_scores(plan.get(), scores.data());
     }
   }
 
@@ -1026,10 +1039,39 @@ void check_refusal() {
       fail("a plan in spite of ", r.expected);
     if (!std::strstr(error, r.expected)) fail("a refusal that says \"", error, "\"");
   }
-  const Plan plan(network, "portable", ADPC_FLOAT32, 1, {});
+  char error[200] = "";
+  const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
+      adpc_create(nullptr, 0, 1, 8, 4, 2, 8, 0, ones.data(), ones.data(), 0.5f,
+                  network.table.data(), error, sizeof error),
+      adpc_destroy);
   for (const auto& [channels, level, type] : {std::array{0, 2, 0}, {5, 0, 0}, {5, 8, 0}, {5, 2, 2}})
     if (adpc_add_slot(plan.get(), channels, level, type) != -1)
       fail("a slot of ", channels, " channels, level ", level, ", type ", type);
+  for (int level : {2, 2, 4}) adpc_add_slot(plan.get(), 8, level, 0);
+  adpc_op op{};
+  op.exit_index = op.gives_exit = op.output = ADPC_SCORES;
+  op.residual = -1;
+  op.kernel = op.window_edge = 3;
+  op.stride = 4;
+  op.weight = op.window = ones.data();
+  if (adpc_add_op(plan.get(), &op)) fail("scores of an image are refused");
+  op.input = ADPC_SCORES;
+  op.output = 2;
+  op.gives_exit = 0;
+  op.stride = 1;
+  void (*const faults[])(adpc_op&) = {
+      [](adpc_op& o) { o.output = o.input, o.gives_exit = 1; },
+      [](adpc_op& o) { o.masked = 1, o.kernel = 5; },
+      [](adpc_op& o) { o.masked = o.depthwise = 1; },
+      [](adpc_op& o) { o.masked = o.needed = o.reach = 1; },
+      [](adpc_op& o) { o.masked = 1, o.output = o.stride = 4; },  // of no whole size
+      [](adpc_op&) {}};                                           // written already
+  for (size_t i = 0; i < std::size(faults); ++i) {
+    adpc_op wrong = op;
+    faults[i](wrong);
+    if (i + 1 == std::size(faults) && adpc_add_op(plan.get(), &op)) fail("a good one is refused");
+    if (!adpc_add_op(plan.get(), &wrong)) fail("fault ", i, " of an operation is not refused");
+  }
   const uint8_t pixel[3] = {};
   const adpc_frame frame{pixel, nullptr, 3, 3, 0, 1, 2, 1, 1, 0, {}};
   adpc_frame wrong[5] = {frame, frame, frame, frame, frame};
@@ -1070,9 +1112,10 @@ int main(int argc, char** argv) {
     return 1;
   }
   std::printf("%d episodes on %s: %lld frames, %lld dropped, %lld pauses, %lld partial exits, "
-              "%lld operations refused\n",
+              "of nonsense %lld operations refused, %lld computed\n",
               episodes, adpc_instruction_sets(), static_cast<long long>(frames),
               static_cast<long long>(dropped), static_cast<long long>(pauses),
-              static_cast<long long>(partial), static_cast<long long>(refused));
+              static_cast<long long>(partial), static_cast<long long>(refused),
+              static_cast<long long>(accepted));
   return 0;
 }
