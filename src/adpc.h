@@ -44,10 +44,12 @@ typedef struct {
    * input itself without expand_weight; g = relu(depthwise(h) + bias);
    * output = 1x1 conv(g) + residual. */
   int32_t input, residual; /* slots; residual may be -1 */
-  int32_t kernel, stride;  /* (kernel - 1) / 2 cells of zeros around the input */
+  int32_t kernel, stride;  /* up to 7; (kernel - 1) / 2 cells of zeros before the input, and after
+                              it as many as are read; up to 3 if masked; 3 or 5 if depthwise */
   int32_t depthwise;       /* CONV: each channel by itself; never masked, without residual */
-  int32_t reach;           /* of the interpolation at inactive positions; 0: none is read */
-  int32_t window_edge;     /* of `window` */
+  int32_t reach;           /* of the interpolation at inactive positions, up to 4; 0: none is read;
+                              without `needed` */
+  int32_t window_edge;     /* of `window`, up to 9 */
   const float *weight;     /* (out, in, kernel, kernel); depthwise: (out, kernel, kernel) */
   const float *bias;       /* (out): interpolated together with the convolution */
   const float *shift;      /* (out): added after the interpolation */
@@ -87,25 +89,29 @@ typedef struct {
 /* Sizes of the structures and the version, for a caller who declares them anew. */
 ADPC_API int64_t adpc_layout(void);
 /* isa: NULL for the best there is. exits: their number. level: log2 of the scale of the first
- * exit's scores, 2 or 3 as those of all. multiple: what images are padded to multiples of, in
- * pixels. thresholds: (exits - 1, classes), that of the highest class holds.
- * table: (3, 256) normalised value of each byte, RGB. temperatures: of each exit, positive; what is rendered as confidence is the probability by the
+ * exit's scores, 2 or 3 as those of all, none above that of the exit before. multiple: what images
+ * are padded to multiples of, in pixels; maps of scores and masked ones must have whole sizes.
+ * thresholds: (exits - 1, classes), that of the highest class holds.
+ * temperatures: of each exit, positive; what is rendered as confidence is the probability by the
  * scores divided by that of the exit that computed them last. The gate and the class ids take the
- * scores as they are. Returns NULL and says why in `error`. */
+ * scores as they are. table: (3, 256) normalised value of each byte, RGB.
+ * Returns NULL and says why in `error`. */
 ADPC_API adpc_plan *adpc_create(const char *isa, int32_t type, int32_t threads, int32_t classes,
                                 int32_t exits, int32_t level, int32_t multiple, int32_t entropy,
                                 const float *thresholds, const float *temperatures,
                                 float confident, const float *table, char *error,
                                 int32_t error_size);
 ADPC_API void adpc_destroy(adpc_plan *plan);
-/* A feature map of the image's size divided by 2^level, rounded up. Returns its slot, or -1
- * without memory. */
+/* A feature map of the image's size divided by 2^level, level from 1 on, rounded up. Returns its
+ * slot, or -1 without memory or for arguments out of range. */
 ADPC_API int32_t adpc_add_slot(adpc_plan *plan, int32_t channels, int32_t level, int32_t type);
-/* Returns 0, or -1 without memory. */
+/* In the order in which they are computed. Returns 0; or -1, and then it was not added, without
+ * memory or for what cannot be computed: slots that do not fit or that nothing has written. */
 ADPC_API int32_t adpc_add_op(adpc_plan *plan, const adpc_op *op);
 
-/* Begin a frame, whatever became of the last one. Returns 0; or -1 without memory or for a size
- * out of range, and then nothing may be run before another frame has begun. */
+/* Begin a frame, whatever became of the last one. Returns 0; or -1 without memory, for a size out
+ * of range, or without an image or the active maps that it is to go by, and then nothing may be
+ * run before another frame has begun. */
 ADPC_API int32_t adpc_start(adpc_plan *plan, const adpc_frame *frame);
 /* Go on until an exit is rendered, `slice_s` is over or someone interrupts.
  * ids, confidence: (height, width) of the next exit; previous_*: of the exit before, or NULL. */

@@ -14,8 +14,8 @@
 namespace adpc {
 
 const Kernels* ADPC_PASTE(kernels_, ADPC_ISA)() {
-  static const Kernels table = {ADPC_QUOTE(ADPC_ISA), kChunkMacs, packed_bytes, pack, conv, tile, depthwise,
-                                border, resample, input, render, gate};
+  static const Kernels table = {ADPC_QUOTE(ADPC_ISA), kChunkMacs, packed_bytes, pack, conv, tile,
+                                depthwise, border, resample, input, render, gate};
   return &table;
 }
 

@@ -1,7 +1,7 @@
 // Kernels over lists of positions; one table of functions for each instruction set.
 //
 // Feature maps lie in NHWC order: all channels of a cell together, padded with zeros to a multiple
-// of eight (an octet), and one cell of zeros around the map.
+// of eight (an octet), and at least one cell of zeros around the map.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +10,7 @@
 namespace adpc {
 
 constexpr int kOctet = 8;
+constexpr int kMaxClasses = 256;
 
 enum Type : int32_t { kFloat32 = 0, kBFloat16 = 1 };
 
@@ -43,7 +44,7 @@ struct ConvArgs {
   float* donors;                 // (donors, octets * 8)
   const void* weights;           // packed
   const float* bias;             // (octets * 8)
-  int kernel, stride;            // (kernel - 1) / 2 cells of zeros around the input
+  int kernel, stride;            // the input begins (kernel - 1) / 2 cells of zeros before the map
   int in_channels;               // even for bfloat16
   int octets;                    // of output channels
   bool relu;

@@ -20,15 +20,6 @@ std::vector<float> padded(const float* values, int count) {
   return result;
 }
 
-template <class Each>
-void for_inputs(const adpc_op& spec, Each each) {
-  if (spec.kind != ADPC_RESAMPLE) each(spec.input);
-  const bool convolves = spec.kind == ADPC_CONV || spec.kind == ADPC_INVERTED;
-  if (convolves && spec.residual >= 0) each(spec.residual);
-  if (!convolves)
-    for (int s = 0; s < spec.source_count; ++s) each(spec.sources[s]);
-}
-
 void clear_edges(const Slot& slot, int height, int width) {
   const int rows = cells_of(height, slot.level), columns = cells_of(width, slot.level);
   const size_t cell = slot.stride * size_of(slot.type), side = slot.margin * cell;
@@ -58,15 +49,22 @@ void Buffer::reserve(size_t bytes) {
   bytes_ = rounded;
 }
 
-Layout::Layout(const Kernels* kernels, Type type, int classes, int scores_level)
-    : kernels_(kernels), type_(type), classes_(classes) {
-  add_slot(3, 0, type);
+Layout::Layout(const Kernels* kernels, Type type, int classes, int exits, int scores_level,
+               int multiple)
+    : kernels_(kernels), type_(type), classes_(classes), exits_(exits), multiple_(multiple),
+      scores_level_(scores_level) {
+  add_slot(3, 1, type);
+  slots_[ADPC_IMAGE].level = 0;
   slots_[ADPC_IMAGE].stride = 4;
+  slots_[ADPC_IMAGE].written = true;
   add_slot(classes, scores_level, kFloat32);
+  slots_[ADPC_SCORES].scores = true;
 }
 
 int Layout::add_slot(int channels, int level, Type type) {
-  if (level < 0 || level > ADPC_MAX_LEVEL) throw std::out_of_range("level");
+  expect_within("channels", channels, 1, kMaxChannels);
+  expect_within("level", level, 1, ADPC_MAX_LEVEL);
+  expect_within("type", type, kFloat32, kBFloat16);
   Slot slot{};
   slot.channels = channels;
   slot.level = level;
@@ -77,12 +75,11 @@ int Layout::add_slot(int channels, int level, Type type) {
 }
 
 void Layout::add_op(const adpc_op& spec) {
-  ops_.emplace_back();
-  Op& op = ops_.back();
+  if (!can_compute(spec)) throw std::invalid_argument("operation");
+  shared_ = false;
+  Op op;
   op.spec = spec;
   Slot& out = slots_[spec.output];
-  if (spec.gives_exit) out.scores = true;
-  if (spec.masked) masked_levels_ = std::max(masked_levels_, out.level - kFinest + 1);
   op.octets = octets_of(out.channels);
   if (spec.kind == ADPC_INVERTED) {
     add_inverted(op);
@@ -94,7 +91,7 @@ void Layout::add_op(const adpc_op& spec) {
     const int taps = spec.kernel * spec.kernel;
     op.octets = octets_of(out_channels);
     Slot& in = slots_[spec.input];
-    in.margin = std::max(in.margin, (spec.kernel - 1) / 2);
+    in.margin = std::max(in.margin, spec.kernel / 2);
     op.in_channels = in.channels;
     op.bias = padded(spec.bias, out_channels);
     op.shift = padded(spec.shift, out_channels);
@@ -121,7 +118,13 @@ void Layout::add_op(const adpc_op& spec) {
   op.spec.weight = op.spec.bias = op.spec.shift = op.spec.window = nullptr;  // the caller's
   op.spec.head_weight = op.spec.head_bias = op.spec.expand_weight = op.spec.expand_bias = nullptr;
   steps_ = std::max(steps_, spec.step + 1);
-  shared_ = false;
+  if (spec.masked) masked_levels_ = std::max(masked_levels_, out.level - kFinest + 1);
+  ops_.push_back(std::move(op));
+  out.written = true;
+  if (spec.gives_exit) {
+    out.scores = true;
+    scores_level_ = out.level;
+  }
 }
 
 void Layout::add_inverted(Op& op) {
@@ -131,7 +134,7 @@ void Layout::add_inverted(Op& op) {
   op.in_channels = slots_[spec.input].channels;
   if (!spec.expand_weight) {
     int& margin = slots_[spec.input].margin;
-    margin = std::max(margin, (spec.kernel - 1) / 2);
+    margin = std::max(margin, spec.kernel / 2);
   }
   op.bias = padded(spec.bias, inner);
   op.head_bias = padded(spec.head_bias, out);
@@ -144,7 +147,8 @@ void Layout::add_inverted(Op& op) {
     if (spec.expand_weight)
       pack(group.expand, spec.expand_weight + static_cast<size_t>(channel) * op.in_channels, 1,
            count, op.in_channels);
-    pack_depthwise(group.depthwise, spec.weight + static_cast<size_t>(channel) * taps, taps, count);
+    pack_depthwise(group.depthwise, spec.weight + static_cast<size_t>(channel) * taps, taps,
+                   count);
     std::vector<float> part(static_cast<size_t>(out) * count);
     for (int o = 0; o < out; ++o)
       std::copy_n(spec.head_weight + static_cast<size_t>(o) * inner + channel, count,
@@ -177,12 +181,13 @@ void Layout::share_buffers() {
     for_inputs(ops_[i].spec, [&](int slot) { last[slot] = i; });
   }
   buffers_.clear();
-  auto same = [&](size_t buffer, const Slot& slot) {
+  for (Slot& slot : slots_) slot.buffer = -1;
+  auto same = [&](int buffer, const Slot& slot) {
     const Slot& shape = slots_[buffers_[buffer]];
     return shape.level == slot.level && shape.type == slot.type && shape.stride == slot.stride &&
            shape.margin == slot.margin;
   };
-  std::vector<size_t> free;
+  std::vector<int> free;
   auto take = [&](int index) {
     Slot& slot = slots_[index];
     for (size_t i = 0; i < free.size(); ++i)
@@ -191,17 +196,18 @@ void Layout::share_buffers() {
         free.erase(free.begin() + static_cast<int64_t>(i));
         return;
       }
-    slot.buffer = buffers_.size();
+    slot.buffer = static_cast<int>(buffers_.size());
     buffers_.push_back(index);
   };
   for (int i = 0; i < static_cast<int>(slots_.size()); ++i)
     if (i == ADPC_IMAGE || slots_[i].scores) take(i);
   for (int i = 0; i < count; ++i) {
     const adpc_op& spec = ops_[i].spec;
-    // An inverted residual reads its input around a cell that it has written already.
+    // What is also the input is read after it has been written; an inverted residual, too, reads
+    // its input around a cell that it has written already.
     const int residual = spec.kind == ADPC_CONV ? spec.residual : -1;
-    const bool in_place = residual >= 0 && last[residual] == i &&
-                          slots_[residual].stride == slots_[spec.output].stride &&
+    const bool in_place = residual >= 0 && residual != spec.input && last[residual] == i &&
+                          !slots_[residual].scores &&
                           slots_[residual].margin == slots_[spec.output].margin;
     if (!slots_[spec.output].scores) {
       if (in_place) slots_[spec.output].buffer = slots_[residual].buffer;
@@ -219,9 +225,10 @@ void Layout::share_buffers() {
 }
 
 void Layout::widen_window(Op& op) const {
+  if (op.given_window.empty()) return;
   const int edge = 2 * reach_ + 1, given = op.spec.window_edge, margin = (edge - given) / 2;
   op.window.assign(static_cast<size_t>(edge) * edge, 0.0f);
-  for (int y = 0; y < given && !op.given_window.empty(); ++y)
+  for (int y = 0; y < given; ++y)
     for (int x = 0; x < given; ++x)
       if (y + margin >= 0 && y + margin < edge && x + margin >= 0 && x + margin < edge)
         op.window[(y + margin) * edge + x + margin] = op.given_window[y * given + x];
@@ -274,6 +281,8 @@ void Layout::place_slots(int height, int width) {
   }
   arena_.reserve(bytes);
   for (Slot& slot : slots_) {
+    slot.view = {};
+    if (slot.buffer < 0) continue;
     const int64_t pitch = cells_of(width, slot.level) + 2 * slot.margin;
     char* base = arena_.data() + offsets[slot.buffer];
     slot.view = {base + slot.margin * (pitch + 1) * slot.stride * size_of(slot.type), pitch,
@@ -308,6 +317,8 @@ void Layout::place_scratch(int height, int width, int threads) {
 }
 
 void Layout::poison() {
+  for (const Buffer* scratch : {&donors_, &hidden_, &bands_})
+    std::fill_n(scratch->data(), scratch->bytes(), '\xff');  // not a number in either type
   for (const Slot& slot : slots_) {
     if (!slot.view.data) continue;
     const int rows = cells_of(height_, slot.level), columns = cells_of(width_, slot.level);

@@ -18,6 +18,8 @@ constexpr int kHeadTile = 48;  // positions whose hidden channels of a head are 
 constexpr int kGroupOctets = 6;  // channels of an inverted residual that are computed at once
 constexpr size_t kBandBytes = size_t{320} << 10;  // for these, so that they stay in the cache
 
+constexpr int kMaxChannels = 1 << 16, kMaxKernel = 7, kMaxSteps = 1 << 16;
+
 inline int octets_of(int channels) { return (channels + kOctet - 1) / kOctet; }
 inline size_t size_of(Type type) { return type == kFloat32 ? 4 : 2; }
 
@@ -43,8 +45,9 @@ struct Slot {
   int stride;         // elements from cell to cell
   int margin = 1;     // cells of zeros around the map
   bool scores = false;  // keeps its values from operation to operation
-  View view;
-  size_t buffer = 0;  // of those with the same geometry
+  bool written = false;
+  View view;            // none if nobody writes it
+  int buffer = -1;      // of those with the same geometry
 };
 
 // Some of the channels within an inverted residual: octets from `first` on, and their weights.
@@ -66,10 +69,26 @@ struct Op {
   int band_rows = 0;          // of its output
 };
 
+// Calls for each slot that an operation reads.
+template <class Each>
+void for_inputs(const adpc_op& spec, Each each) {
+  if (spec.kind != ADPC_RESAMPLE) each(spec.input);
+  const bool convolves = spec.kind == ADPC_CONV || spec.kind == ADPC_INVERTED;
+  if (convolves && spec.residual >= 0) each(spec.residual);
+  if (!convolves)
+    for (int s = 0; s < spec.source_count; ++s) each(spec.sources[s]);
+}
+
+// Throws std::invalid_argument, with what was expected and what came.
+void expect_within(const char* name, int value, int low, int high);
+
 class Layout {
  public:
-  Layout(const Kernels* kernels, Type type, int classes, int scores_level);
+  // multiple: of the images' sizes, in pixels.
+  Layout(const Kernels* kernels, Type type, int classes, int exits, int scores_level,
+         int multiple);
 
+  // Both throw std::invalid_argument for what cannot be computed.
   int add_slot(int channels, int level, Type type);
   void add_op(const adpc_op& spec);
   // Gives every slot its place for padded images of this size, and as many threads.
@@ -96,13 +115,16 @@ class Layout {
     return hidden_.data() + size_of(type_) * channels * kHeadTile * static_cast<size_t>(thread);
   }
 
-  // A thread's channels within an inverted residual: kBandBytes or more of cells of a group before,
-  // then after the depthwise convolution.
+  // A thread's channels within an inverted residual: kBandBytes or more of cells of a group
+  // before, then after the depthwise convolution.
   float* band(int thread) const {
     return reinterpret_cast<float*>(bands_.data()) + band_floats_ * static_cast<size_t>(thread);
   }
 
  private:
+  bool can_compute(const adpc_op& spec) const;
+  bool can_convolve(const adpc_op& spec) const;
+  bool can_resample(const adpc_op& spec) const;
   void add_inverted(Op& op);
   void pack(Buffer& to, const float* weight, int taps, int out, int in);
   void pack_depthwise(Buffer& to, const float* weight, int taps, int channels);
@@ -113,10 +135,10 @@ class Layout {
 
   const Kernels* kernels_;
   const Type type_;
-  const int classes_;
+  const int classes_, exits_, multiple_;
   std::vector<Slot> slots_;
   std::vector<Op> ops_;
-  int reach_ = 0, steps_ = 0, masked_levels_ = 1;
+  int reach_ = 0, steps_ = 0, masked_levels_ = 1, scores_level_;
   bool shared_ = false;
   std::vector<int> buffers_;  // of each a slot that has its geometry
 

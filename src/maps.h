@@ -10,6 +10,7 @@ namespace adpc {
 
 constexpr int kFinest = 2;  // the finest level (log2 of the scale) that can be masked
 constexpr int kLevels = 4;  // that can be masked: 2 to 5
+constexpr int kCoarsestScores = 3;  // level of an exit
 constexpr int kMaxReach = 4;
 
 // One axis of a bilinear upsampling (corners not aligned) from `source` to `size` cells, pooled
@@ -45,8 +46,8 @@ struct Positions {
 // Cells of a level along an edge of so many pixels.
 inline int cells_of(int pixels, int level) { return (pixels + (1 << level) - 1) >> level; }
 
-// An active map at all levels that are masked. Closed: whatever a layer reads at a needed position of any level
-// is at needed positions of the level it reads from.
+// An active map at all levels that are masked. Closed: whatever a layer reads at a needed position
+// of any level is at needed positions of the level it reads from.
 class Map {
  public:
   // rows, columns: of the finest level, whole at each of the `levels`. reach: of the widest

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -49,7 +50,7 @@ struct adpc_plan {
         entropy_(entropy), confident_(confident),
         thresholds_(thresholds, thresholds + static_cast<size_t>(exits - 1) * classes),
         temperatures_(temperatures, temperatures + exits), table_(table, table + 3 * 256),
-        layout_(kernels, type, classes, level), pool_(threads) {
+        layout_(kernels, type, classes, exits, level, multiple), pool_(threads) {
     for (float temperature : temperatures_) calibrated_ = calibrated_ || temperature != 1.0f;
     for (int i = 0; i < kHeadTile; ++i) compact_[i] = at(0, i);
   }
@@ -59,12 +60,15 @@ struct adpc_plan {
   }
 
   void add_op(const adpc_op& op) {
-    layout_.add_op(op);
     schedule_.clear();
+    layout_.add_op(op);
   }
 
   // Begins a frame; lays out memory anew if the size is another.
   void start(const adpc_frame& frame) {
+    if (!frame.image && !frame.normalised) throw std::invalid_argument("no image");
+    for (int e = 0; e < exits_ - 1 && frame.adaptive == 2; ++e)
+      if (!frame.active[e]) throw std::invalid_argument("no active map");
     const int height = (frame.height + multiple_ - 1) / multiple_ * multiple_;
     const int width = (frame.width + multiple_ - 1) / multiple_ * multiple_;
     if (schedule_.empty() || height != layout_.height() || width != layout_.width())
@@ -151,6 +155,8 @@ struct adpc_plan {
   void poison() {
     layout_.poison();
     for (auto& map : inverse_temperature_) std::fill(map.begin(), map.end(), std::nanf(""));
+    std::fill(block_sum_.begin(), block_sum_.end(), std::nanf(""));
+    std::fill(block_count_.begin(), block_count_.end(), -1000000);
   }
 
   const Kernels* kernels() const { return kernels_; }
@@ -319,7 +325,8 @@ struct adpc_plan {
     ConvArgs args{};
     args.in = layout_.slot(op.spec.input).view;
     args.out = layout_.slot(op.spec.output).view;
-    if (op.spec.residual >= 0) args.residual = layout_.slot(op.spec.residual).view;
+    if (op.spec.kind == ADPC_CONV && op.spec.residual >= 0)
+      args.residual = layout_.slot(op.spec.residual).view;
     args.weights = op.weight.data();
     args.bias = op.bias_and_shift.data();
     args.kernel = op.spec.kernel;
@@ -360,9 +367,10 @@ struct adpc_plan {
     const int last = std::min(first + op.band_rows, layout_.rows(out.level));
     const int top = first * stride - pad, bottom = (last - 1) * stride + op.spec.kernel - pad;
     const int begin = std::max(0, top), end = std::min(rows, bottom);  // of the input's rows
-    const Position* in_at = layout_.all(in.level).data() + static_cast<size_t>(begin) * columns;
-    const Position* out_at = layout_.all(out.level).data() + static_cast<size_t>(first) * out_columns;
     const int count = (last - first) * out_columns;
+    const Position* in_at = layout_.all(in.level).data() + static_cast<size_t>(begin) * columns;
+    const Position* out_at = layout_.all(out.level).data();
+    out_at += static_cast<size_t>(first) * out_columns;
     const int64_t pitch = columns + 2 * pad;
     for (const Group& group : op.groups) {
       const int64_t width = group.octets * kOctet;
@@ -470,7 +478,6 @@ struct adpc_plan {
     const int channels = op.octets * kOctet;
     const View hidden = {layout_.hidden(channels, thread), 0, channels};
     ConvArgs conv = conv_args(op);
-    conv.residual = {};
     conv.out = hidden;
     conv.out_at = compact_;
     conv.relu = false;
@@ -524,7 +531,7 @@ struct adpc_plan {
     const int level = level_of_scores(), scale = 1 << level;
     RenderArgs args{};
     args.scores = layout_.slot(scores_).view;
-    args.inverse_temperature = calibrated_ ? inverse_temperature_[level - kFinest].data() : nullptr;
+    if (calibrated_) args.inverse_temperature = inverse_temperature_[level - kFinest].data();
     args.classes = classes_;
     args.scale = scale;
     args.rows = layout_.rows(level);
@@ -634,7 +641,7 @@ struct adpc_plan {
   Map maps_[2];
   std::vector<uint8_t> active_;
   // of the exit that computed a cell last, at 1/4 and 1/8
-  std::vector<float> inverse_temperature_[2];
+  std::vector<float> inverse_temperature_[kCoarsestScores - kFinest + 1];
   std::vector<float> block_sum_;
   std::vector<int32_t> block_count_;
 
@@ -663,13 +670,21 @@ adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t c
                        const float* thresholds, const float* temperatures, float confident,
                        const float* table, char* error, int32_t error_size) {
   try {
+    expect_within("type", type, kFloat32, kBFloat16);
+    expect_within("classes", classes, 1, kMaxClasses);
+    expect_within("exits", exits, 1, ADPC_MAX_EXITS);
+    expect_within("level", level, kFinest, kCoarsestScores);
+    expect_within("multiple", multiple, 1, ADPC_MAX_EDGE);
+    if (multiple % (1 << level)) throw std::invalid_argument("scores would have no whole sizes");
+    for (int i = 0; i < exits; ++i)
+      if (!(temperatures[i] > 0.0f)) throw std::invalid_argument("expected positive temperatures");
     for (const Kernels* kernels : available())
       if (!isa || std::strcmp(isa, kernels->name) == 0)
         return new adpc_plan(kernels, static_cast<Type>(type), threads, classes, exits, level,
                              multiple, entropy != 0, thresholds, temperatures, confident, table);
     std::snprintf(error, error_size, "expected an instruction set of this machine (%s), got %s",
                   adpc_instruction_sets(), isa);
-  } catch (const std::exception& problem) {  // no memory, no thread
+  } catch (const std::exception& problem) {  // nonsense, no memory, no thread
     std::snprintf(error, error_size, "%s", problem.what());
   }
   return nullptr;
@@ -700,7 +715,7 @@ int32_t adpc_start(adpc_plan* plan, const adpc_frame* frame) {
   try {
     plan->start(*frame);
     return 0;
-  } catch (const std::exception&) {  // no memory
+  } catch (const std::exception&) {  // no memory, no image or no active map
     return -1;
   }
 }

@@ -32,7 +32,6 @@ void input(Type type, const InputArgs& a, int first_row, int last_row) {
   else input_as<bf16>(a, first_row, last_row);
 }
 
-constexpr int kMaxClasses = 256;
 // The two cells between which a pixel lies, and how near it is to them: corners not aligned.
 template <int SCALE>
 constexpr int first_of(int pixel) {

@@ -2,6 +2,7 @@
 // compares every result.  driver SECONDS [SEED]: prints what it did, or the first difference (and
 // then exits with 1). Episode e of a run has the seed SEED + e: `driver 0 SEED` repeats it alone.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -13,6 +14,7 @@
 #include <future>
 #include <initializer_list>
 #include <memory>
+#include <new>
 #include <random>
 #include <sstream>
 #include <stdexcept>
@@ -23,10 +25,27 @@
 
 #include "adpc.h"
 
+// All memory comes from here. A thread can ask for it to be missing once, so many requests later,
+// and for requests to be counted.
+thread_local int missing_in = 0;
+thread_local bool counting = false;
+std::atomic<int64_t> requests{0};
+
+[[gnu::noinline]] void* operator new(size_t bytes) {
+  requests += counting;
+  void* memory = missing_in > 0 && --missing_in == 0 ? nullptr : std::malloc(bytes);
+  if (!memory) throw std::bad_alloc();
+  return memory;
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+
 // The runtime's features lie in memory that it gets here: as it comes it is full of NaN, which
 // even a weight of zero does not hide.
 extern "C" void* aligned_alloc(size_t alignment, size_t bytes) noexcept {
   void* memory = nullptr;
+  requests += counting;
+  if (missing_in > 0 && --missing_in == 0) return nullptr;
   if (posix_memalign(&memory, std::max(alignment, sizeof(void*)), bytes)) return nullptr;
   return std::memset(memory, 0xff, bytes);
 }
@@ -36,7 +55,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kFinest = 2, kLevels = 4;  // branches lie at levels 2 to 5 at most
-constexpr int kExits = 4, kCases = 6, kRounds = 8;   // of an episode
+constexpr int kExits = 4, kCases = 6, kRounds = 8, kNonsense = 10;  // of an episode
 constexpr double kWholeFrame = 1e6;      // seconds
 constexpr double kFloatTolerance = 1e-4, kBFloatTolerance = 0.1;  // of the largest score
 
@@ -71,7 +90,7 @@ template <class... Parts>
 }
 
 // What was done, to see that it was something. Two plans may run at the same time.
-std::atomic<int64_t> frames{0}, dropped{0}, pauses{0}, partial{0};
+std::atomic<int64_t> frames{0}, dropped{0}, pauses{0}, partial{0}, accepted{0}, refused{0};
 
 // A network that can be given to any number of plans.
 class Network {
@@ -90,34 +109,70 @@ class Network {
     }
     confident = static_cast<float>(random.real(0.2, 0.9));
     for (int i = 0; i < 3 * 256; ++i) table.push_back(random.normal());
-    slots_ = {{3, 0, false}, {classes, kFinest, true}};
+    multiple = random.of<int>({8, 16, 24, 32, 32, 32});
+    const int coarse = std::max(0, random.whole(-2, 3));  // exits at 1/8
+    for (int i = 0; i < kExits; ++i) levels[i] = kFinest + (i < coarse);
+    slots_ = {{3, 0, false}, {classes, levels[0], true}};
     std::vector<int> branches = stem();
     std::vector<int> heads = {0, 1, 2, random.whole(0, 2)};
     random.shuffle(heads);
-    const int most = random.whole(2, kLevels);
+    int most = random.whole(2, kLevels);
+    while (!whole(kFinest + most - 1)) --most;
     for (exit_ = 1; exit_ <= kExits; ++exit_) {
       if (static_cast<int>(branches.size()) < most)
         branches.push_back(conv(branches.back(), channels(), {3, 2, true, true}));
       for (int& branch : branches) branch = block(branch);
       branches = fuse(branches);
+      const int level = levels[exit_ - 1];
+      if (level < slot(scores_).level) {  // what was predicted is carried over
+        const int coarser = std::exchange(scores_, add_slot(classes, level, true));
+        resample(scores_, {coarser}).masked = 0;
+      }
+      const std::vector<int> read(branches.begin() + (level - kFinest), branches.end());
       switch (heads[static_cast<size_t>(exit_ - 1)]) {
-        case 0: plain_head(branches); break;
-        case 1: joined_head(branches); break;
-        default: pooled_head(branches);
+        case 0: plain_head(read); break;
+        case 1: joined_head(read); break;
+        default: pooled_head(read);
       }
     }
   }
 
-  void give_to(adpc_plan* plan, int type) const {
+  // Inverted residuals as one operation each, if `fused`; memory may be missing.
+  void give_to(adpc_plan* plan, int type, bool fused, Random* missing) const {
     for (size_t i = 2; i < slots_.size(); ++i)
-      adpc_add_slot(plan, slots_[i].channels, slots_[i].level,
-                    slots_[i].wide ? ADPC_FLOAT32 : type);
-    for (const adpc_op& op : ops_) adpc_add_op(plan, &op);
+      if (patiently(missing, [&] {
+            return adpc_add_slot(plan, slots_[i].channels, slots_[i].level,
+                                 slots_[i].wide ? ADPC_FLOAT32 : type);
+          }) != static_cast<int>(i))
+        fail("another slot than ", i);
+    for (int i = 0; i < steps(); ++i) {
+      const adpc_op* op = &ops_[static_cast<size_t>(i)];
+      for (const adpc_op& one : fused_)
+        if (fused && one.step - (one.expand_weight ? 2 : 1) == i) op = &one;
+      i = op->step;
+      if (patiently(missing, [&] { return adpc_add_op(plan, op); })) fail("step ", i, " is refused");
+    }
+  }
+
+  // Calls again after memory was missing, if `random` is given.
+  template <class Call>
+  static int patiently(Random* random, Call call) {
+    if (random) missing_in = random->whole(1, random->chance(0.5) ? 30 : 1000);
+    const int result = call();
+    const bool missed = random && missing_in == 0;
+    missing_in = 0;
+    return result < 0 && missed ? call() : result;
   }
 
   int steps() const { return static_cast<int>(ops_.size()); }
+  bool has_inverted() const { return !fused_.empty(); }
+  // Cells along an edge of so many pixels, padded; at level 0 pixels.
+  int cells(int pixels, int level) const {
+    const int padded = (pixels + multiple - 1) / multiple * multiple;
+    return (padded + (1 << level) - 1) >> level;
+  }
 
-  int classes;
+  int classes, multiple, levels[kExits];
   bool entropy, calibrated;
   std::vector<float> thresholds;  // (exits - 1, classes)
   float temperatures[kExits], confident;
@@ -135,9 +190,13 @@ class Network {
     bool needed = false;    // or computed
     bool gives_exit = false;
     int residual = -1;
+    bool depthwise = false;
   };
 
   int channels() { return random_.whole(1, 20); }
+  // Such as is never masked.
+  Conv any(int stride) { return {random_.whole(std::max(2, stride), 5), stride}; }
+  bool whole(int level) const { return multiple % (1 << level) == 0; }
 
   int add_slot(int channels, int level, bool wide = false) {
     slots_.push_back({channels, level, wide});
@@ -174,7 +233,7 @@ class Network {
   }
 
   void add_weights(adpc_op& op, int out_channels) {
-    const int inputs = slot(op.input).channels * op.kernel * op.kernel;
+    const int inputs = (op.depthwise ? 1 : slot(op.input).channels) * op.kernel * op.kernel;
     op.weight = numbers(out_channels * inputs, std::sqrt(2.0 / inputs));
     op.bias = numbers(out_channels, 0.1);
     op.shift = numbers(out_channels, 0.1);
@@ -191,6 +250,7 @@ class Network {
     op.needed = how.needed;
     op.gives_exit = how.gives_exit;
     op.residual = how.residual;
+    op.depthwise = how.depthwise;
     add_weights(op, out_channels);
     if (how.read && exit_ > 1) {
       op.reach = random_.chance(0.5) ? 1 : 3;
@@ -208,10 +268,56 @@ class Network {
   }
 
   std::vector<int> stem() {
-    const int half = conv(ADPC_IMAGE, channels(), {3, 2});
-    int x = conv(half, channels(), {3, 2});
+    int x = conv(ADPC_IMAGE, channels(), any(2));
+    while (random_.chance(0.4)) x = inverted(x, 1);
+    x = random_.chance(0.5) ? conv(x, channels(), any(2)) : inverted(x, 2);
     if (random_.chance(0.7)) x = bottleneck(x);
-    return {conv(x, channels(), {3, 1})};
+    if (random_.chance(0.5)) x = pyramid(x);
+    return {conv(x, channels(), any(1))};
+  }
+
+  // Three operations, and one that can take their place.
+  int inverted(int x, int stride) {
+    const int in = slot(x).channels;
+    const int inner = random_.chance(0.7) ? random_.whole(1, 120) : in;
+    const int out = random_.chance(0.5) ? in : random_.whole(1, 60);
+    const size_t first = ops_.size();
+    const int wide = inner == in ? x : conv(x, inner, {1, 1});
+    Conv depth{random_.chance(0.5) ? 3 : 5, stride}, last{1, 1, false};
+    depth.depthwise = true;
+    if (stride == 1 && in == out && random_.chance(0.8)) last.residual = x;
+    const int result = conv(conv(wide, inner, depth), out, last);
+    for (size_t i = first; i < ops_.size(); ++i) ops_[i].shift = nullptr;
+    const adpc_op &expand = ops_[first], &project = ops_.back();
+    adpc_op one = ops_[ops_.size() - 2];
+    one.kind = ADPC_INVERTED;
+    one.depthwise = 0;
+    one.input = x;
+    if (inner != in) one.expand_weight = expand.weight;
+    if (inner != in) one.expand_bias = expand.bias;
+    one.step = project.step;
+    one.output = result;
+    one.residual = project.residual;
+    one.head_channels = inner;
+    one.head_weight = project.weight;
+    one.head_bias = project.bias;
+    fused_.push_back(one);
+    return result;
+  }
+
+  // Down to coarser maps, whose sizes are rounded up, and back.
+  int pyramid(int x) {
+    std::vector<int> maps = {x};
+    for (int levels = random_.whole(1, ADPC_MAX_LEVEL - kFinest); levels > 0; --levels)
+      maps.push_back(random_.chance(0.5) ? conv(maps.back(), channels(), any(2))
+                                         : inverted(maps.back(), 2));
+    const int count = channels();
+    int total = conv(maps.back(), count, any(1));
+    for (maps.pop_back(); !maps.empty(); maps.pop_back()) {
+      const int own = conv(maps.back(), count, {1, 1, false});
+      total = resample(add_slot(count, slot(own).level), {own, total}).output;
+    }
+    return total;
   }
 
   int bottleneck(int x) {
@@ -229,6 +335,7 @@ class Network {
     const int count = slot(x).channels;
     Conv last{3, 1, true, true};
     last.residual = x;
+    if (random_.chance(0.1)) return conv(x, count, last);
     return conv(conv(x, count, {3, 1, true, true}), count, last);
   }
 
@@ -260,7 +367,7 @@ class Network {
   void plain_head(const std::vector<int>& branches) {
     Conv last{1, 1, false};
     last.gives_exit = true;
-    conv(conv(branches[0], channels(), {}), classes, last, ADPC_SCORES);
+    conv(conv(branches[0], channels(), {}), classes, last, scores_);
   }
 
   void joined_head(const std::vector<int>& branches) {
@@ -271,7 +378,7 @@ class Network {
       how.needed = true;
       terms.push_back(conv(branches[i], hidden, how));
     }
-    adpc_op& op = add_op(ADPC_HEAD, ADPC_SCORES);
+    adpc_op& op = add_op(ADPC_HEAD, scores_);
     op.input = branches[0];
     add_weights(op, hidden);
     op.head_channels = hidden;
@@ -284,13 +391,15 @@ class Network {
 
   // Class scores of half or a quarter of the resolution, which are upsampled.
   void pooled_head(const std::vector<int>& branches) {
+    const int half = slot(scores_).level + 1;
+    if (exit_ > 1 && !whole(half)) return plain_head(branches);
     int count = 0;
     for (int branch : branches) count += (slot(branch).channels + 7) / 8 * 8;
-    adpc_op& pool = resample(add_slot(count, kFinest + 1), branches);
+    adpc_op& pool = resample(add_slot(count, half), branches);
     pool.pooled = pool.concatenate = 1;
     int x = conv(pool.output, channels(), {1, 1, true, true});
-    if (random_.chance(0.3)) {
-      adpc_op& again = resample(add_slot((slot(x).channels + 7) / 8 * 8, kFinest + 2), {x});
+    if (random_.chance(0.3) && (exit_ == 1 || whole(half + 1))) {
+      adpc_op& again = resample(add_slot((slot(x).channels + 7) / 8 * 8, half + 1), {x});
       again.pooled = again.concatenate = 1;
       x = conv(again.output, channels(), {1, 1, true, true});
     }
@@ -298,13 +407,13 @@ class Network {
     how.needed = true;
     const int small = add_slot(classes, slot(x).level, true);
     conv(x, classes, how, small);
-    resample(ADPC_SCORES, {small}).gives_exit = 1;
+    resample(scores_, {small}).gives_exit = 1;
   }
 
   Random& random_;
-  int exit_ = 1;
+  int exit_ = 1, scores_ = ADPC_SCORES;
   std::vector<Slot> slots_;
-  std::vector<adpc_op> ops_;
+  std::vector<adpc_op> ops_, fused_;
   std::deque<std::vector<float>> values_;
 };
 
@@ -314,19 +423,16 @@ struct Case {
   std::vector<uint8_t> pixels;  // (height, width, 3)
   int adaptive = 0;
   std::vector<uint8_t> active[kExits - 1];
-
-  int rows() const { return (height + 31) / 32 * 8; }
-  int columns() const { return (width + 31) / 32 * 8; }
 };
 
-Case random_case(Random& random, int index) {
+Case random_case(Random& random, const Network& network, int index) {
   Case result;
   const int kind = random.whole(0, 11);
   if (kind == 0) {
     result.height = result.width = 1;
   } else if (kind <= 2) {  // narrow
     result.height = random.whole(1, 8);
-    result.width = random.whole(30, 150);
+    result.width = random.whole(30, random.chance(0.1) ? 1500 : 150);
     if (random.chance(0.5)) std::swap(result.height, result.width);
   } else if (kind == 3 && index == 1) {  // for which the gate is more than one chunk of work
     result.height = random.whole(190, 224);
@@ -342,9 +448,11 @@ Case random_case(Random& random, int index) {
         result.pixels.push_back(x % step && y % step ? static_cast<uint8_t>(x / step * 16 + y + c)
                                                      : random.byte());
   result.adaptive = index % 3;
-  const int rows = result.rows(), columns = result.columns();
   const int style = random.whole(0, 2);
   for (int e = 0; e < kExits - 1 && result.adaptive == 2; ++e) {  // each within the one before
+    const int level = network.levels[e], finer = e > 0 ? network.levels[e - 1] - level : 0;
+    const int rows = network.cells(result.height, level);
+    const int columns = network.cells(result.width, level);
     const double share = random.chance(0.2) ? random.whole(0, 1) : random.real(0.0, 1.0);
     const int top = random.whole(0, rows - 1), bottom = random.whole(top, rows - 1);
     const int left = random.whole(0, columns - 1), right = random.whole(left, columns - 1);
@@ -353,8 +461,8 @@ Case random_case(Random& random, int index) {
         bool active = random.chance(share);
         if (style == 1) active = y >= top && y <= bottom && x >= left && x <= right;
         if (style == 2 && e == 0) active = y == top && x == left;
-        const size_t cell = result.active[e].size();
-        if (e > 0) active = active && result.active[e - 1][cell];
+        const int cell = (y >> finer) * (columns >> finer) + (x >> finer);
+        if (e > 0) active = active && result.active[e - 1][static_cast<size_t>(cell)];
         result.active[e].push_back(active);
       }
   }
@@ -441,17 +549,21 @@ using Exits = std::vector<Exit>;
 
 class Plan {
  public:
-  Plan(const Network& network, const std::string& isa, int type, int threads,
-       bool calibrated = true)
-      : network_(network), threads_(threads) {
+  struct How {
+    bool fused = false, calibrated = true;
+    Random* missing = nullptr;  // memory, once in a while
+  };
+  Plan(const Network& network, const std::string& isa, int type, int threads, const How& how)
+      : network_(network), threads_(threads), missing_(how.missing) {
     const float ones[kExits] = {1.0f, 1.0f, 1.0f, 1.0f};
     char error[200] = "";
-    plan_ = adpc_create(isa.c_str(), type, threads, network.classes, kExits, kFinest, 32,
-                        network.entropy, network.thresholds.data(), calibrated ? network.temperatures : ones,
-                        network.confident, network.table.data(), error, sizeof error);
+    plan_ = adpc_create(isa.c_str(), type, threads, network.classes, kExits, network.levels[0],
+                        network.multiple, network.entropy, network.thresholds.data(),
+                        how.calibrated ? network.temperatures : ones, network.confident,
+                        network.table.data(), error, sizeof error);
     if (!plan_) fail("no plan: ", error);
     if (isa != adpc_instruction_set(plan_)) fail(isa, " became ", adpc_instruction_set(plan_));
-    network.give_to(plan_, type);
+    network.give_to(plan_, type, how.fused, how.missing);
   }
   ~Plan() { adpc_destroy(plan_); }
   Plan(const Plan&) = delete;
@@ -462,7 +574,13 @@ class Plan {
   int64_t memory() const { return adpc_memory_bytes(plan_); }
 
   void start(const Image& image) const {
-    if (adpc_start(plan_, &image.frame)) fail("no memory for a frame");
+    const std::pair<int, int> size(network_.cells(image.frame.height, 0),
+                                   network_.cells(image.frame.width, 0));
+    counting = size == std::exchange(size_, size);
+    const int status =
+        Network::patiently(missing_, [&] { return adpc_start(plan_, &image.frame); });
+    counting = false;
+    if (status) fail("no memory for a frame");
     ++frames;
   }
 
@@ -475,12 +593,14 @@ class Plan {
       Exit result;
       const uint8_t filling = random ? random->byte() : 0xa5;  // what nobody writes differs
       result.ids = result.confidence = std::vector<uint8_t>(pixels, filling);
-      const Exit* before = exits.empty() ? nullptr : &exits.back();
+      const bool alone = exits.empty() || (random && random->chance(0.3));
+      const Exit* before = alone ? nullptr : &exits.back();
       const int status = run(random, &result, before);
       if (status != exit) fail("exit ", exit, " ended with status ", status);
       adpc_last_exit(plan_, &result.numbers);
-      const size_t cells = static_cast<size_t>(what.rows()) * what.columns();
-      result.scores.resize(cells * network_.classes);
+      const int level = network_.levels[exit - 1];
+      const int cells = network_.cells(what.height, level) * network_.cells(what.width, level);
+      result.scores.resize(static_cast<size_t>(cells) * network_.classes);
       adpc_read_scores(plan_, result.scores.data());
       exits.push_back(std::move(result));
       check(what, exits.back());
@@ -510,10 +630,14 @@ class Plan {
 
  private:
   int slice(double seconds, Exit* into, const Exit* before) const {
-    return adpc_run(plan_, seconds, into ? into->ids.data() : nullptr,
-                    into ? into->confidence.data() : nullptr,
-                    before ? before->ids.data() : nullptr,
-                    before ? before->confidence.data() : nullptr);
+    counting = true;
+    const int status = adpc_run(plan_, seconds, into ? into->ids.data() : nullptr,
+                                into ? into->confidence.data() : nullptr,
+                                before ? before->ids.data() : nullptr,
+                                before ? before->confidence.data() : nullptr);
+    counting = false;
+    if (const int64_t count = requests.exchange(0)) fail("a frame takes memory, ", count, " times");
+    return status;
   }
 
   int run(Random* random, Exit* into, const Exit* before) const {
@@ -545,7 +669,8 @@ class Plan {
     if (numbers.confident_pixels < surely || numbers.confident_pixels > perhaps)
       fail(numbers.confident_pixels, " confident pixels, of the image ", surely, " to ", perhaps);
     for (int i = 0; i < kLevels; ++i) {
-      const int64_t cells = static_cast<int64_t>(what.rows() >> i) * (what.columns() >> i);
+      const int64_t cells = int64_t{network_.cells(what.height, kFinest + i)} *
+                            network_.cells(what.width, kFinest + i);
       if (numbers.positions[i] != cells || numbers.needed[i] > cells ||
           numbers.active[i] > numbers.needed[i])
         fail("level ", i, ": ", numbers.active[i], " active, ", numbers.needed[i], " needed of ",
@@ -567,7 +692,9 @@ class Plan {
 
   const Network& network_;
   const int threads_;
+  Random* const missing_;
   adpc_plan* plan_;
+  mutable std::pair<int, int> size_;  // pixels, of the last frame
 };
 
 // Interrupts a plan from another thread, as long as it lives.
@@ -635,13 +762,82 @@ void expect_near(const Exits& result, const Exits& expected, int type, size_t co
   }
 }
 
+// Operations of random numbers, which may fit, are refused, or computed without harm.
+void nonsense(Random& random, const std::string& set) {
+  static const std::vector<float> numbers(size_t{1} << 17, 0.01f);
+  const int classes = 8, type = random.whole(0, 1), level = random.whole(2, 3);
+  char error[200] = "";
+  const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
+      adpc_create(set.c_str(), type, 2, classes, random.whole(1, kExits), level,
+                  8 * random.whole(1, 3), 0, numbers.data(), numbers.data(), 0.5f, numbers.data(),
+                  error, sizeof error),
+      adpc_destroy);
+  if (!plan) fail("no plan: ", error);
+  std::vector<int> levels = {0, level}, written = {ADPC_IMAGE};
+  for (int i = 2; i < 20; ++i) {
+    levels.push_back(random.whole(1, 5));
+    adpc_add_slot(plan.get(), random.of<int>({classes, classes, classes, 20}), levels.back(),
+                  random.chance(0.8) ? type : ADPC_FLOAT32);
+  }
+  std::vector<uint8_t> bytes(3 * 40 * 40), active(12 * 12), ids(bytes.size());
+  for (uint8_t& cell : active) cell = random.byte() & 1;
+  std::vector<float> scores(active.size() * classes);
+  for (int round = 0; round < 2; ++round) {
+    for (int i = 0; i < 200; ++i) {
+      const auto some = [&](int low, int high) {
+        return random.chance(0.01) ? random.of<int>({INT32_MIN, -1, 100, INT32_MAX})
+                                   : random.whole(low, high);
+      };
+      const auto rarely = [&] { return random.chance(0.2) ? some(0, 1) : 0; };
+      const auto slot = [&] { return random.chance(0.9) ? random.of(written) : some(0, 20); };
+      adpc_op op{};
+      op.kind = some(0, 3);
+      op.step = some(0, 5);
+      op.exit_index = some(1, kExits);
+      op.masked = rarely();
+      op.needed = rarely();
+      op.output = random.whole(1, 19);
+      op.relu = rarely();
+      op.gives_exit = rarely();
+      op.input = slot();
+      op.residual = random.chance(0.2) ? slot() : -1;
+      op.kernel = random.chance(0.7) ? 3 : some(1, 7);
+      const int in = op.input >= 0 && op.input < 20 ? levels[op.input] : 0;
+      op.stride = 1 << std::max(0, levels[op.output] - (random.chance(0.9) ? in : 1));
+      op.depthwise = rarely();
+      op.reach = random.chance(0.2) ? some(1, 4) : 0;
+      op.window_edge = some(1, 9);
+      op.head_channels = random.chance(0.8) ? classes : some(1, 60);
+      op.source_count = some(1, ADPC_MAX_SOURCES);
+      op.pooled = rarely();
+      op.concatenate = rarely();
+      for (int32_t& source : op.sources) source = slot();
+      for (const float** given : {&op.weight, &op.bias, &op.shift, &op.window, &op.head_weight,
+                                  &op.head_bias, &op.expand_weight, &op.expand_bias})
+        *given = random.chance(given == &op.expand_weight ? 0.5 : 0.98) ? numbers.data() : nullptr;
+      const bool fits = adpc_add_op(plan.get(), &op) == 0;
+      if (fits) written.push_back(op.output);
+      ++(fits ? accepted : refused);
+    }
+    adpc_frame frame{bytes.data(), nullptr, 120, 3, 0, 1, 2, random.whole(1, 40),
+                     random.whole(1, 40), random.whole(0, 2), {}};
+    std::fill_n(frame.active, kExits - 1, active.data());
+    if (adpc_start(plan.get(), &frame)) fail("no frame");
+    adpc_poison(plan.get());
+    while (adpc_run(plan.get(), kWholeFrame, ids.data(), ids.data(), nullptr, nullptr) !=
+           ADPC_FINISHED)
+      adpc_read_scores(plan.get(), scores.data());
+  }
+}
+
 // One network, some images, every instruction set.
 class Episode {
  public:
   Episode(uint64_t seed, const std::vector<std::string>& sets)
       : random_(seed), sets_(sets), network_(random_),
-        type_(random_.chance(0.5) ? ADPC_FLOAT32 : ADPC_BFLOAT16) {
-    for (int i = 0; i < kCases; ++i) cases_.push_back(random_case(random_, i));
+        type_(random_.chance(0.5) ? ADPC_FLOAT32 : ADPC_BFLOAT16),
+        fused_(type_ == ADPC_FLOAT32 && random_.chance(0.5)) {
+    for (int i = 0; i < kCases; ++i) cases_.push_back(random_case(random_, network_, i));
   }
 
   // What is being done, for the message if it fails.
@@ -652,7 +848,7 @@ class Episode {
       expected_.emplace_back();
       for (const Case& what : cases_) {
         say("first frame", set, 1, what);
-        const Plan plan(network_, set, type_, 1);
+        const Plan plan(network_, set, type_, 1, {fused_});
         const Image image(what, network_.table, nullptr);
         plan.start(image);
         expected_.back().push_back(plan.finish(what, nullptr));
@@ -661,14 +857,20 @@ class Episode {
     for (size_t s = 0; s + 1 < sets_.size(); ++s)  // portable is the last
       for (size_t c = 0; c < cases_.size(); ++c) {
         say("comparison with portable", sets_[s], 1, cases_[c]);
-        // active maps of its own are another machine's
-        const size_t count = cases_[c].adaptive == 1 ? 1 : kExits;
-        expect_near(expected_[s][c], expected_.back()[c], type_, count);
+        expect_near(expected_[s][c], expected_.back()[c], type_, comparable(c));
       }
     const auto set = static_cast<size_t>(random_.whole(0, static_cast<int>(sets_.size()) - 1));
     if (network_.calibrated) only_confidence(set);
-    single_ = std::make_unique<Plan>(network_, sets_[set], type_, 1);
-    multiple_ = std::make_unique<Plan>(network_, sets_[set], type_, random_.whole(2, 4));
+    if (network_.has_inverted() && type_ == ADPC_FLOAT32) other_form(set);
+    for (int i = 0; i < kNonsense; ++i) {
+      say("nonsense", sets_[set], 2, cases_[0]);
+      nonsense(random_, sets_[set]);
+    }
+    const Plan patient(network_, sets_[set], type_, 2, {fused_, true, &random_});
+    for (size_t c = 0; c < cases_.size(); ++c) undisturbed(patient, set, c, "missing memory");
+    single_ = std::make_unique<Plan>(network_, sets_[set], type_, 1, Plan::How{fused_});
+    multiple_ = std::make_unique<Plan>(network_, sets_[set], type_, random_.whole(2, 4),
+                                       Plan::How{fused_});
     for (const Plan* plan : {single_.get(), multiple_.get()})
       for (size_t c = 0; c < cases_.size(); ++c) undisturbed(*plan, set, c, "warm-up");
     const int64_t memory[] = {single_->memory(), multiple_->memory()};
@@ -705,9 +907,23 @@ class Episode {
     doing_ = text.str();
   }
 
+  // Exits that can be compared: active maps of its own are another plan's.
+  size_t comparable(size_t index) const { return cases_[index].adaptive == 1 ? 1 : kExits; }
+
+  // An inverted residual is the same as one operation and as three.
+  void other_form(size_t set) {
+    const Plan plan(network_, sets_[set], type_, 1, {!fused_});
+    for (size_t c = 0; c < cases_.size(); ++c) {
+      say(fused_ ? "three operations for one" : "one operation for three", sets_[set], 1, cases_[c]);
+      const Image image(cases_[c], network_.table, nullptr);
+      plan.start(image);
+      expect_near(plan.finish(cases_[c], nullptr), expected_[set][c], type_, comparable(c));
+    }
+  }
+
   // Temperatures change nothing else. (And the first exit's changes all of it.)
   void only_confidence(size_t set) {
-    const Plan plan(network_, sets_[set], type_, 1, false);
+    const Plan plan(network_, sets_[set], type_, 1, {fused_, false});
     for (size_t c = 0; c < cases_.size(); ++c) {
       say("temperatures of 1", sets_[set], 1, cases_[c]);
       const Image image(cases_[c], network_.table, nullptr);
@@ -773,8 +989,10 @@ class Episode {
     Case what = cases_[index];
     say("full maps", sets_[set], plan.threads(), what);
     what.adaptive = 2;
-    for (auto& map : what.active)
-      map.assign(static_cast<size_t>(what.rows()) * what.columns(), 1);
+    for (int e = 0; e < kExits - 1; ++e)
+      what.active[e].assign(static_cast<size_t>(network_.cells(what.height, network_.levels[e])) *
+                                network_.cells(what.width, network_.levels[e]),
+                            1);
     const Image image(what, network_.table, &random_);
     plan.start(image);
     expect_same(plan.finish(what, random_.chance(0.5) ? &random_ : nullptr),
@@ -785,6 +1003,7 @@ class Episode {
   const std::vector<std::string>& sets_;
   const Network network_;
   const int type_;
+  const bool fused_;
   std::vector<Case> cases_;
   std::vector<std::vector<Exits>> expected_;  // of each instruction set and case
   std::unique_ptr<Plan> single_, multiple_;
@@ -801,11 +1020,67 @@ std::vector<std::string> instruction_sets() {
 void check_refusal() {
   Random random(0);
   const Network network(random);
+  const struct {
+    const char *isa, *expected;
+    int type, classes, exits, level, multiple;
+    float temperature;
+  } refusals[] = {{"none", "portable", 0, 5, 4, 2, 32, 1.0f}, {nullptr, "type", 2, 5, 4, 2, 32, 1.0f},
+                  {nullptr, "classes", 0, 0, 4, 2, 32, 1.0f}, {nullptr, "256", 0, 257, 4, 2, 32, 1.0f},
+                  {nullptr, "exits", 0, 5, 0, 2, 32, 1.0f},   {nullptr, "8", 0, 5, 9, 2, 32, 1.0f},
+                  {nullptr, "level", 0, 5, 4, 1, 32, 1.0f},   {nullptr, "3", 0, 5, 4, 4, 32, 1.0f},
+                  {nullptr, "multiple", 0, 5, 4, 2, 0, 1.0f}, {nullptr, "whole", 0, 5, 4, 3, 12, 1.0f},
+                  {nullptr, "temperatures", 0, 5, 4, 2, 32, 0.0f}};
+  const std::vector<float> ones(9 * 257, 1.0f);
+  for (const auto& r : refusals) {
+    char error[200] = "";
+    const std::vector<float> temperatures(9, r.temperature);
+    if (adpc_create(r.isa, r.type, 1, r.classes, r.exits, r.level, r.multiple, 0, ones.data(),
+                    temperatures.data(), 0.5f, network.table.data(), error, sizeof error))
+      fail("a plan in spite of ", r.expected);
+    if (!std::strstr(error, r.expected)) fail("a refusal that says \"", error, "\"");
+  }
   char error[200] = "";
-  if (adpc_create("none", ADPC_FLOAT32, 1, network.classes, kExits, kFinest, 32, 0,
-                  network.thresholds.data(), network.temperatures, 0.5f, network.table.data(), error, sizeof error))
-    fail("a plan for an instruction set that there is not");
-  if (!std::strstr(error, "portable")) fail("a refusal that says \"", error, "\"");
+  const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
+      adpc_create(nullptr, 0, 1, 8, 4, 2, 8, 0, ones.data(), ones.data(), 0.5f,
+                  network.table.data(), error, sizeof error),
+      adpc_destroy);
+  for (const auto& [channels, level, type] : {std::array{0, 2, 0}, {5, 0, 0}, {5, 8, 0}, {5, 2, 2}})
+    if (adpc_add_slot(plan.get(), channels, level, type) != -1)
+      fail("a slot of ", channels, " channels, level ", level, ", type ", type);
+  for (int level : {2, 2, 4}) adpc_add_slot(plan.get(), 8, level, 0);
+  adpc_op op{};
+  op.exit_index = op.gives_exit = op.output = ADPC_SCORES;
+  op.residual = -1;
+  op.kernel = op.window_edge = 3;
+  op.stride = 4;
+  op.weight = op.window = ones.data();
+  if (adpc_add_op(plan.get(), &op)) fail("scores of an image are refused");
+  op.input = ADPC_SCORES;
+  op.output = 2;
+  op.gives_exit = 0;
+  op.stride = 1;
+  void (*const faults[])(adpc_op&) = {
+      [](adpc_op& o) { o.output = o.input, o.gives_exit = 1; },
+      [](adpc_op& o) { o.masked = 1, o.kernel = 5; },
+      [](adpc_op& o) { o.masked = o.depthwise = 1; },
+      [](adpc_op& o) { o.masked = o.needed = o.reach = 1; },
+      [](adpc_op& o) { o.masked = 1, o.output = o.stride = 4; },  // of no whole size
+      [](adpc_op&) {}};                                           // written already
+  for (size_t i = 0; i < std::size(faults); ++i) {
+    adpc_op wrong = op;
+    faults[i](wrong);
+    if (i + 1 == std::size(faults) && adpc_add_op(plan.get(), &op)) fail("a good one is refused");
+    if (!adpc_add_op(plan.get(), &wrong)) fail("fault ", i, " of an operation is not refused");
+  }
+  const uint8_t pixel[3] = {};
+  const adpc_frame frame{pixel, nullptr, 3, 3, 0, 1, 2, 1, 1, 0, {}};
+  adpc_frame wrong[5] = {frame, frame, frame, frame, frame};
+  wrong[0].height = 0;
+  wrong[1].width = ADPC_MAX_EDGE + 1;
+  wrong[2].image = nullptr;
+  wrong[3].adaptive = 2;
+  for (int i = 0; i < 5; ++i)
+    if ((adpc_start(plan.get(), &wrong[i]) == 0) != (i == 4)) fail("frame ", i);
 }
 
 }  // namespace
@@ -836,9 +1111,11 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", problem.what());
     return 1;
   }
-  std::printf("%d episodes on %s: %lld frames, %lld dropped, %lld pauses, %lld partial exits\n",
+  std::printf("%d episodes on %s: %lld frames, %lld dropped, %lld pauses, %lld partial exits, "
+              "of nonsense %lld operations refused, %lld computed\n",
               episodes, adpc_instruction_sets(), static_cast<long long>(frames),
               static_cast<long long>(dropped), static_cast<long long>(pauses),
-              static_cast<long long>(partial));
+              static_cast<long long>(partial), static_cast<long long>(refused),
+              static_cast<long long>(accepted));
   return 0;
 }
