@@ -20,7 +20,7 @@ from adpc_ros.network import checkpoint
 PREFIX = Path(get_package_prefix('adpc_ros'))
 SHARE = PREFIX / 'share' / 'adpc_ros'
 NODE = PREFIX / 'lib' / 'adpc_ros' / 'segmentation_node'
-WEIGHTS = 'weights/hrnet_w18_small_v2_camvid.safetensors'
+WEIGHTS = 'weights/coarse_s_camvid.safetensors'
 PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 
 
@@ -102,7 +102,7 @@ def test_the_packaged_weights_are_found(tmp_path: Path) -> None:
         while 'camvid classes' not in node.log():
             assert node.process.poll() is None and time.monotonic() < deadline_s, node.log()
             time.sleep(0.1)
-        assert 'hrnet_w18_small_v2_camvid@' in node.log()
+        assert 'coarse_s_camvid@' in node.log()
         assert f'{PROFILE} is not set' not in node.log()
         assert node.stop() == 0
 

@@ -122,6 +122,7 @@ def save(
             metadata[key] = json.dumps(dataclasses.asdict(value))
     partial = path.with_suffix('.partial')
     save_file(tensors, str(partial), metadata)
+    partial.chmod(0o644)  # it is written for its owner alone
     partial.replace(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-WEIGHTS = 'weights/hrnet_w18_small_v2_camvid.safetensors'
+WEIGHTS = 'weights/coarse_s_camvid.safetensors'
 FASTDDS_PROFILE = 'config/fastdds_shared_memory.xml'
 
 
