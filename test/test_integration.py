@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import yaml
 from shared import ROOT
 
 from adpc_ros.ros.conversions import array_to_image
+from adpc_ros.ros.packaged import WEIGHTS
 from adpc_ros.ros.parameters import NAMES
 
 DOCUMENT = (ROOT / 'docs' / 'integration.md').read_text()
@@ -28,8 +30,9 @@ def test_snippets_are_valid() -> None:
 
 def test_the_table_of_exits_is_that_of_the_weights() -> None:
     rows = {line for line in DOCUMENT.splitlines() if ' IoU, % |' in line}
-    card = (ROOT / 'weights' / 'README.md').read_text().splitlines()
-    assert rows == {line for line in card if ' IoU, % |' in line}, (
+    cards = (ROOT / 'weights' / 'README.md').read_text().split('# Model card: ')
+    (card,) = (card for card in cards if card.startswith(Path(WEIGHTS).name))
+    assert rows == {line for line in card.splitlines() if ' IoU, % |' in line}, (
         'copy them from weights/README.md'
     )
 
