@@ -129,6 +129,20 @@ def test_injected_active_maps_rule_the_stages(
             assert_close(scores, out)
 
 
+@pytest.mark.parametrize('architecture', ['coarse_s', 'coarse_l'])
+def test_the_networks_that_people_run_agree(architecture: str) -> None:
+    masks = Adaptivity(thresholds=(0.6,))
+    network = random_network(0, adaptivity=masks, architecture=architecture)
+    plan = CpuPlan(compile_network(network), threads=2)
+    image = random_image(72, 88)  # odd sizes at 1/16 and 1/32
+    with torch.inference_mode():
+        expected = list(network.exits(image))
+    maps = [out.next_active for out in expected[:-1]]
+    got = scores_of(plan, lambda: plan.execute(image, active_maps=maps))
+    for scores, out in zip(got, expected, strict=True):
+        assert_close(scores, out.logits)
+
+
 def calibrated_plans(case: str, instruction_set: str) -> tuple[AnytimeNetwork, list[CpuPlan]]:
     """Give a network with temperatures, its plan, and one whose temperatures are 1."""
     network = with_temperatures(case)
