@@ -769,17 +769,17 @@ void nonsense(Random& random, const std::string& set) {
   char error[200] = "";
   const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
       adpc_create(set.c_str(), type, 2, classes, random.whole(1, kExits), level,
-                  8 * random.whole(1, 3), 0, numbers.data(), numbers.data(), 0.5f, numbers.data(),
+                  random.of<int>({8, 16, 24, 64}), 0, numbers.data(), numbers.data(), 0.5f, numbers.data(),
                   error, sizeof error),
       adpc_destroy);
   if (!plan) fail("no plan: ", error);
   std::vector<int> levels = {0, level}, written = {ADPC_IMAGE};
   for (int i = 2; i < 20; ++i) {
-    levels.push_back(random.whole(1, 5));
+    levels.push_back(random.whole(1, 6));
     adpc_add_slot(plan.get(), random.of<int>({classes, classes, classes, 20}), levels.back(),
-                  random.chance(0.8) ? type : ADPC_FLOAT32);
+                  random.chance(0.8) ? type : 1 - type);
   }
-  std::vector<uint8_t> bytes(3 * 40 * 40), active(12 * 12), ids(bytes.size());
+  std::vector<uint8_t> bytes(3 * 40 * 40), active(16 * 16), ids(bytes.size());
   for (uint8_t& cell : active) cell = random.byte() & 1;
   std::vector<float> scores(active.size() * classes);
   for (int round = 0; round < 2; ++round) {
@@ -796,16 +796,17 @@ void nonsense(Random& random, const std::string& set) {
       op.exit_index = some(1, kExits);
       op.masked = rarely();
       op.needed = rarely();
-      op.output = random.whole(1, 19);
+      op.output = some(1, 19);
       op.relu = rarely();
       op.gives_exit = rarely();
       op.input = slot();
       op.residual = random.chance(0.2) ? slot() : -1;
       op.kernel = random.chance(0.7) ? 3 : some(1, 7);
-      const int in = op.input >= 0 && op.input < 20 ? levels[op.input] : 0;
-      op.stride = 1 << std::max(0, levels[op.output] - (random.chance(0.9) ? in : 1));
+      const auto level_of = [&](int x) { return x >= 0 && x < 20 ? levels[x] : 0; };
+      const int up = level_of(op.output) - (random.chance(0.9) ? level_of(op.input) : 1);
+      op.stride = 1 << std::max(0, up);
       op.depthwise = rarely();
-      op.reach = random.chance(0.2) ? some(1, 4) : 0;
+      op.reach = random.chance(0.2) ? some(1, 5) : 0;
       op.window_edge = some(1, 9);
       op.head_channels = random.chance(0.8) ? classes : some(1, 60);
       op.source_count = some(1, ADPC_MAX_SOURCES);
