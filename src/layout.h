@@ -19,6 +19,7 @@ constexpr int kGroupOctets = 6;  // channels of an inverted residual that are co
 constexpr size_t kBandBytes = size_t{320} << 10;  // for these, so that they stay in the cache
 
 constexpr int kMaxChannels = 1 << 16, kMaxKernel = 7, kMaxSteps = 1 << 16;
+constexpr int kMaxThreads = 4096;
 
 inline int octets_of(int channels) { return (channels + kOctet - 1) / kOctet; }
 inline size_t size_of(Type type) { return type == kFloat32 ? 4 : 2; }

@@ -671,6 +671,7 @@ adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t c
                        const float* table, char* error, int32_t error_size) {
   try {
     expect_within("type", type, kFloat32, kBFloat16);
+    expect_within("threads", threads, 1, kMaxThreads);
     expect_within("classes", classes, 1, kMaxClasses);
     expect_within("exits", exits, 1, ADPC_MAX_EXITS);
     expect_within("level", level, kFinest, kCoarsestScores);

@@ -2,7 +2,6 @@
 // compares every result.  driver SECONDS [SEED]: prints what it did, or the first difference (and
 // then exits with 1). Episode e of a run has the seed SEED + e: `driver 0 SEED` repeats it alone.
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -13,6 +12,7 @@
 #include <deque>
 #include <future>
 #include <initializer_list>
+#include <iterator>
 #include <memory>
 #include <new>
 #include <random>
@@ -150,7 +150,7 @@ class Network {
       for (const adpc_op& one : fused_)
         if (fused && one.step - (one.expand_weight ? 2 : 1) == i) op = &one;
       i = op->step;
-      if (patiently(missing, [&] { return adpc_add_op(plan, op); })) fail("step ", i, " is refused");
+      if (patiently(missing, [&] { return adpc_add_op(plan, op); })) fail("step ", i, " refused");
     }
   }
 
@@ -557,11 +557,14 @@ class Plan {
       : network_(network), threads_(threads), missing_(how.missing) {
     const float ones[kExits] = {1.0f, 1.0f, 1.0f, 1.0f};
     char error[200] = "";
-    plan_ = adpc_create(isa.c_str(), type, threads, network.classes, kExits, network.levels[0],
-                        network.multiple, network.entropy, network.thresholds.data(),
-                        how.calibrated ? network.temperatures : ones, network.confident,
-                        network.table.data(), error, sizeof error);
-    if (!plan_) fail("no plan: ", error);
+    const int status = Network::patiently(missing_, [&] {
+      plan_ = adpc_create(isa.c_str(), type, threads, network.classes, kExits, network.levels[0],
+                          network.multiple, network.entropy, network.thresholds.data(),
+                          how.calibrated ? network.temperatures : ones, network.confident,
+                          network.table.data(), error, sizeof error);
+      return plan_ ? 0 : -1;
+    });
+    if (status) fail("no plan: ", error);
     if (isa != adpc_instruction_set(plan_)) fail(isa, " became ", adpc_instruction_set(plan_));
     network.give_to(plan_, type, how.fused, how.missing);
   }
@@ -636,7 +639,7 @@ class Plan {
                                 before ? before->ids.data() : nullptr,
                                 before ? before->confidence.data() : nullptr);
     counting = false;
-    if (const int64_t count = requests.exchange(0)) fail("a frame takes memory, ", count, " times");
+    if (const int64_t count = requests.exchange(0)) fail("memory taken ", count, " times");
     return status;
   }
 
@@ -768,18 +771,18 @@ void nonsense(Random& random, const std::string& set) {
   const int classes = 8, type = random.whole(0, 1), level = random.whole(2, 3);
   char error[200] = "";
   const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
-      adpc_create(set.c_str(), type, 2, classes, random.whole(1, kExits), level,
-                  8 * random.whole(1, 3), 0, numbers.data(), numbers.data(), 0.5f, numbers.data(),
-                  error, sizeof error),
+      adpc_create(set.c_str(), type, 2, classes, random.whole(1, ADPC_MAX_EXITS), level,
+                  random.of<int>({8, 16, 24, 64}), 0, numbers.data(), numbers.data(), 0.5f,
+                  numbers.data(), error, sizeof error),
       adpc_destroy);
   if (!plan) fail("no plan: ", error);
   std::vector<int> levels = {0, level}, written = {ADPC_IMAGE};
   for (int i = 2; i < 20; ++i) {
-    levels.push_back(random.whole(1, 5));
+    levels.push_back(random.whole(1, 6));
     adpc_add_slot(plan.get(), random.of<int>({classes, classes, classes, 20}), levels.back(),
-                  random.chance(0.8) ? type : ADPC_FLOAT32);
+                  random.chance(0.8) ? type : 1 - type);
   }
-  std::vector<uint8_t> bytes(3 * 40 * 40), active(12 * 12), ids(bytes.size());
+  std::vector<uint8_t> bytes(3 * 40 * 40), active(16 * 16), ids(bytes.size());
   for (uint8_t& cell : active) cell = random.byte() & 1;
   std::vector<float> scores(active.size() * classes);
   for (int round = 0; round < 2; ++round) {
@@ -793,19 +796,20 @@ void nonsense(Random& random, const std::string& set) {
       adpc_op op{};
       op.kind = some(0, 3);
       op.step = some(0, 5);
-      op.exit_index = some(1, kExits);
+      op.exit_index = some(1, ADPC_MAX_EXITS);
       op.masked = rarely();
       op.needed = rarely();
-      op.output = random.whole(1, 19);
+      op.output = some(1, 19);
       op.relu = rarely();
       op.gives_exit = rarely();
       op.input = slot();
       op.residual = random.chance(0.2) ? slot() : -1;
       op.kernel = random.chance(0.7) ? 3 : some(1, 7);
-      const int in = op.input >= 0 && op.input < 20 ? levels[op.input] : 0;
-      op.stride = 1 << std::max(0, levels[op.output] - (random.chance(0.9) ? in : 1));
+      const auto level_of = [&](int x) { return x >= 0 && x < 20 ? levels[x] : 0; };
+      const int up = level_of(op.output) - (random.chance(0.9) ? level_of(op.input) : 1);
+      op.stride = 1 << std::max(0, up);
       op.depthwise = rarely();
-      op.reach = random.chance(0.2) ? some(1, 4) : 0;
+      op.reach = random.chance(0.2) ? some(1, 5) : 0;
       op.window_edge = some(1, 9);
       op.head_channels = random.chance(0.8) ? classes : some(1, 60);
       op.source_count = some(1, ADPC_MAX_SOURCES);
@@ -821,7 +825,7 @@ void nonsense(Random& random, const std::string& set) {
     }
     adpc_frame frame{bytes.data(), nullptr, 120, 3, 0, 1, 2, random.whole(1, 40),
                      random.whole(1, 40), random.whole(0, 2), {}};
-    std::fill_n(frame.active, kExits - 1, active.data());
+    std::fill_n(frame.active, ADPC_MAX_EXITS - 1, active.data());
     if (adpc_start(plan.get(), &frame)) fail("no frame");
     adpc_poison(plan.get());
     while (adpc_run(plan.get(), kWholeFrame, ids.data(), ids.data(), nullptr, nullptr) !=
@@ -914,7 +918,8 @@ class Episode {
   void other_form(size_t set) {
     const Plan plan(network_, sets_[set], type_, 1, {!fused_});
     for (size_t c = 0; c < cases_.size(); ++c) {
-      say(fused_ ? "three operations for one" : "one operation for three", sets_[set], 1, cases_[c]);
+      const char* form = fused_ ? "three operations for one" : "one operation for three";
+      say(form, sets_[set], 1, cases_[c]);
       const Image image(cases_[c], network_.table, nullptr);
       plan.start(image);
       expect_near(plan.finish(cases_[c], nullptr), expected_[set][c], type_, comparable(c));
@@ -1018,33 +1023,42 @@ std::vector<std::string> instruction_sets() {
 }
 
 void check_refusal() {
-  Random random(0);
-  const Network network(random);
-  const struct {
-    const char *isa, *expected;
-    int type, classes, exits, level, multiple;
-    float temperature;
-  } refusals[] = {{"none", "portable", 0, 5, 4, 2, 32, 1.0f}, {nullptr, "type", 2, 5, 4, 2, 32, 1.0f},
-                  {nullptr, "classes", 0, 0, 4, 2, 32, 1.0f}, {nullptr, "256", 0, 257, 4, 2, 32, 1.0f},
-                  {nullptr, "exits", 0, 5, 0, 2, 32, 1.0f},   {nullptr, "8", 0, 5, 9, 2, 32, 1.0f},
-                  {nullptr, "level", 0, 5, 4, 1, 32, 1.0f},   {nullptr, "3", 0, 5, 4, 4, 32, 1.0f},
-                  {nullptr, "multiple", 0, 5, 4, 2, 0, 1.0f}, {nullptr, "whole", 0, 5, 4, 3, 12, 1.0f},
-                  {nullptr, "temperatures", 0, 5, 4, 2, 32, 0.0f}};
+  struct Given {
+    const char* isa = nullptr;
+    int type = 0, threads = 1, classes = 5, exits = 4, level = 2, multiple = 32;
+    float temperature = 1.0f;
+  };
+  const std::pair<const char*, void (*)(Given&)> refusals[] = {
+      {"portable", [](Given& g) { g.isa = "none"; }},
+      {"type", [](Given& g) { g.type = 2; }},
+      {"threads", [](Given& g) { g.threads = 0; }},
+      {"classes", [](Given& g) { g.classes = 0; }},
+      {"256", [](Given& g) { g.classes = 257; }},
+      {"exits", [](Given& g) { g.exits = 0; }},
+      {"8", [](Given& g) { g.exits = ADPC_MAX_EXITS + 1; }},
+      {"level", [](Given& g) { g.level = 1; }},
+      {"3", [](Given& g) { g.level = 4; }},
+      {"multiple", [](Given& g) { g.multiple = 0; }},
+      {"whole", [](Given& g) { g.level = 3, g.multiple = 12; }},
+      {"temperatures", [](Given& g) { g.temperature = 0.0f; }}};
   const std::vector<float> ones(9 * 257, 1.0f);
-  for (const auto& r : refusals) {
-    char error[200] = "";
-    const std::vector<float> temperatures(9, r.temperature);
-    if (adpc_create(r.isa, r.type, 1, r.classes, r.exits, r.level, r.multiple, 0, ones.data(),
-                    temperatures.data(), 0.5f, network.table.data(), error, sizeof error))
-      fail("a plan in spite of ", r.expected);
-    if (!std::strstr(error, r.expected)) fail("a refusal that says \"", error, "\"");
-  }
   char error[200] = "";
+  for (const auto& [expected, spoil] : refusals) {
+    Given g;
+    spoil(g);
+    const std::vector<float> temperatures(ADPC_MAX_EXITS + 1, g.temperature);
+    if (adpc_create(g.isa, g.type, g.threads, g.classes, g.exits, g.level, g.multiple, 0,
+                    ones.data(), temperatures.data(), 0.5f, ones.data(), error, sizeof error))
+      fail("a plan in spite of ", expected);
+    if (!std::strstr(error, expected)) fail("a refusal that says \"", error, "\"");
+  }
   const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
-      adpc_create(nullptr, 0, 1, 8, 4, 2, 8, 0, ones.data(), ones.data(), 0.5f,
-                  network.table.data(), error, sizeof error),
+      adpc_create(nullptr, 0, 1, 8, 4, 2, 8, 0, ones.data(), ones.data(), 0.5f, ones.data(),
+                  error, sizeof error),
       adpc_destroy);
-  for (const auto& [channels, level, type] : {std::array{0, 2, 0}, {5, 0, 0}, {5, 8, 0}, {5, 2, 2}})
+  if (!plan) fail("no plan: ", error);
+  const int slots[][3] = {{0, 2, 0}, {5, 0, 0}, {5, ADPC_MAX_LEVEL + 1, 0}, {5, 2, 2}};
+  for (const auto& [channels, level, type] : slots)
     if (adpc_add_slot(plan.get(), channels, level, type) != -1)
       fail("a slot of ", channels, " channels, level ", level, ", type ", type);
   for (int level : {2, 2, 4}) adpc_add_slot(plan.get(), 8, level, 0);
