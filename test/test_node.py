@@ -481,7 +481,8 @@ def test_services_answer_while_the_processor_is_saturated(
             took_s['parameters'].append(time.monotonic() - asked_s)
             assert future.result().results[0].successful
         last = settle(client, frames)
-        assert last.frames_dropped > 10, 'there was always something to compute'
+        cut = sum(s.stop_reason == SegmentationStatus.NEXT_FRAME for s in client.statuses)
+        assert last.frames_dropped + cut > frames // 4, 'there was mostly something to compute'
         for name, times_s in took_s.items():
             assert sorted(times_s)[len(times_s) * 9 // 10] < 0.05, name
 

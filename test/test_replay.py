@@ -188,14 +188,11 @@ def test_durations_must_fit_the_network(tmp_path: Path) -> None:
             Simulation(FakePlan(), Policy(4), durations, 0)
 
 
-def test_the_default_durations_are_those_of_the_readme() -> None:
+def test_the_default_durations_are_those_of_the_document() -> None:
     from shared import ROOT
 
-    cumulative = ' / '.join(f'{1e3 * total:.0f}' for total in np.cumsum(EXIT_S))
-    assert (
-        f'| start of work to exit 1 / 2 / 3 / 4 | {cumulative} |'
-        in (ROOT / 'README.md').read_text()
-    )
+    *first, last = (f'{seconds:g}' for seconds in EXIT_S)
+    assert f'it is {", ".join(first)} and {last} s' in (ROOT / 'docs/replay.md').read_text()
 
 
 @pytest.mark.parametrize('shots', [[Shot(0), Shot(20)], [Shot(0), Call(50, 2), Shot(500)]])
