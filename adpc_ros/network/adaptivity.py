@@ -272,7 +272,12 @@ class MaskedConv2d(nn.Conv2d):
         :param active: what to compute; None computes everything.
         :return: (B, C', H', W') float.
         """
-        y = super().forward(x)
+        if self.groups > 1:
+            # In bfloat16 its gradient takes several times as long as in float32.
+            with torch.autocast(x.device.type, enabled=False):
+                y = super().forward(x.to(self.weight.dtype))
+        else:
+            y = super().forward(x)
         if active is None:
             return y
         here = active.at((y.shape[2], y.shape[3]))
