@@ -29,9 +29,10 @@ from adpc_ros.ros.allocator import give_freed_memory_back, keep_freed_memory
 from adpc_ros.ros.diagnostics import Diagnostics
 from adpc_ros.ros.inputs import Inputs
 from adpc_ros.ros.lifecycle import Interrupts, refuse_impossible_transitions
-from adpc_ros.ros.outputs import Network, Outputs
+from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
 from adpc_ros.ros.plans import watch_of
+from adpc_ros.ros.publication import Network
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime.cores import on_cores
 from adpc_ros.runtime.engine import Engine
