@@ -272,7 +272,7 @@ def test_garbage_is_dropped_counted_and_warned_of_once(
         )
         assert log.count('expected an image with pixels') == 1
         assert log.count('expected step >= 384') == 1
-        assert log.count('expected 36864 bytes (height x step)') == 1
+        assert log.count('expected 36864 bytes (96 rows of step 384)') == 1
         assert log.count('expected level 0 ROUTINE, 1 ELEVATED, 2 CRITICAL, got 77') == 1
         assert log.count('expected deadline and hold >= 0') == 1
         assert 'Traceback' not in log
