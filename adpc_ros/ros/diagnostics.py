@@ -17,11 +17,12 @@ from rclpy.lifecycle.managed_entity import ManagedEntity
 from rclpy.qos import QoSProfile
 
 from adpc_ros.msg import SegmentationStatus
+from adpc_ros.percentiles import PERCENTILES
 from adpc_ros.ros.outputs import Outputs
 from adpc_ros.runtime.engine import Engine, Frame, RenderedExit, Result
 from adpc_ros.runtime.scheduler import StopReason
 from adpc_ros.runtime.watchdog import Health
-from adpc_ros.runtime.window import PERCENTILES, Grade, Outcome, Summary, Window, judge
+from adpc_ros.runtime.window import Grade, Outcome, Summary, Window, judge
 
 PERIOD_S = 1.0
 MIB = 2**20
