@@ -9,6 +9,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy._rclpy_pybind11 import InvalidHandle, RCLError
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -131,8 +132,8 @@ def joined(name: str, **options: Any) -> Iterator[Peer]:
     """
     interrupts = Interrupts()
     keep_freed_memory()
+    rclpy.init(args=[])
     try:
-        rclpy.init(args=[])
         peer = Peer(name, **options)
         peer.interrupts = interrupts
         try:
@@ -140,8 +141,10 @@ def joined(name: str, **options: Any) -> Iterator[Peer]:
         finally:
             interrupts.raises = False
             peer.close()
-    except ExternalShutdownException as error:
-        raise KeyboardInterrupt from error
+    except (ExternalShutdownException, InvalidHandle, RCLError) as error:
+        if rclpy.ok():
+            raise
+        raise KeyboardInterrupt from error  # rclpy's handler has shut the context down
     finally:
         interrupts.raises = False
         rclpy.try_shutdown()
