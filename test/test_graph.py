@@ -133,6 +133,7 @@ def test_a_steady_rate_is_fitted_to_what_the_node_can_do() -> None:
     slower = Act('slower', Pace.STEADY, 2.0, rate_hz=10.0, load=(0.0, 0.5))
     faster = Act('faster', Pace.STEADY, 2.0, rate_hz=10.0, load=(2.0, math.inf))
     assert [slower.rate(whole_s) for whole_s in (0.01, 0.1, 0.25)] == [10.0, 5.0, 2.0]
+    assert Act('as it is', Pace.STEADY, 2.0, rate_hz=10.0).rate(0.0) == 10.0  # not measured
     assert [faster.rate(whole_s) for whole_s in (0.25, 0.1)] == [10.0, 20.0]
     *frames, last = slower.events(0.25)
     assert frames == [Frame(i / 2, 'slower') for i in range(4)] and not last.needed

@@ -107,8 +107,10 @@ class Act:
 
     def rate(self, whole_s: float) -> float:
         """Give the rate in Hz where a whole frame takes ``whole_s`` seconds."""
-        least, most = (frames / whole_s if frames else 0.0 for frames in self.load)
-        return min(max(self.rate_hz, least), most)
+        if not self.measured:
+            return self.rate_hz
+        least, most = self.load
+        return min(max(self.rate_hz, least / whole_s), most / whole_s)
 
     def frames(self, whole_s: float) -> int | None:
         """Give the number of frames; None if only time will tell."""
