@@ -96,8 +96,8 @@ class Rear(Client):
     def __init__(self) -> None:
         super().__init__('rear/adpc', CompressedImage, Bool)
         reliable = QoSProfile(depth=5)
-        self.node.destroy_publisher(self._image)
-        self._image = self.node.create_publisher(
+        self.node.destroy_publisher(self.camera.image)
+        self.camera.image = self.node.create_publisher(
             CompressedImage, '/rear/adpc/input/image', reliable
         )
         self.loose_masks: list[Image] = []
@@ -160,7 +160,7 @@ def subscribed(client: Client, kind: type, topic: str, qos: QoSProfile) -> list[
     """Give a list that fills, once the topic has found its other end."""
     received: list[Any] = []
     subscription = client.node.create_subscription(
-        kind, f'/{client._name}/{topic}', received.append, qos
+        kind, f'/{client.of}/{topic}', received.append, qos
     )
     client.wait(lambda: client.node.count_publishers(subscription.topic_name))
     client.spin(0.5)
@@ -321,10 +321,10 @@ def test_a_storm_of_urgency_leaves_one_result_for_each_frame(front: Client) -> N
 
 def test_a_camera_that_starts_again_is_heard(front: Client) -> None:
     segmented(front, front.image)
-    front.node.destroy_publisher(front._image)
+    front.node.destroy_publisher(front.camera.image)
     front.spin(0.2)
-    front._image = front.node.create_publisher(Image, '/front/adpc/input/image', BEST_EFFORT)
-    front.wait(front._image.get_subscription_count)
+    front.camera.image = front.node.create_publisher(Image, '/front/adpc/input/image', BEST_EFFORT)
+    front.wait(front.camera.image.get_subscription_count)
     front.spin(0.5)
     segmented(front, front.image)
     assert len(front.masks) == 2

@@ -16,8 +16,9 @@ ON_TOP = r'adpc_ros\.(__main__|demo)'
 # layer: what none of its modules may import, at the top or inside a function
 FORBIDDEN = {
     'network': rf'{ROS}|adpc_ros\.(?!labels$|labels\.|network)\w+',
-    'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning)',
-    'learning': rf'{ROS}|adpc_ros\.(msg|ros)',
+    'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning|graph)',
+    'learning': rf'{ROS}|adpc_ros\.(msg|ros|graph)',
+    'graph': r'adpc_ros\.(?!graph|msg|ros|runtime)\w+',
     'points': rf'{ROS}|adpc_ros\.(?!points)\w+',
     '.': ON_TOP,
 }

@@ -261,6 +261,7 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        interrupts.raises = False
         node.on_shutdown(LifecycleState(state_id=0, label='unknown'))
         executor.shutdown()
         node.destroy_node()
