@@ -119,7 +119,7 @@ def test_the_same_drive_gives_the_same_bytes_whatever_holds_it(
 
 def test_masks_are_those_of_the_plan_at_that_exit(tmp_path: Path, bag: Path, weights: str) -> None:
     from adpc_ros.bag import BagDrive
-    from adpc_ros.runtime.plan import make_plan
+    from adpc_ros.runtime.make_plan import make_plan
 
     out = tmp_path / 'out.mcap'
     replay(bag, out, weights)

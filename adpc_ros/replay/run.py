@@ -15,8 +15,9 @@ from adpc_ros.replay.records import FrameRecord, record_of
 from adpc_ros.replay.simulation import Simulation
 from adpc_ros.replay.source import Arrival, FrameArrival, Source, UrgencyArrival
 from adpc_ros.ros.parameters import Parameters
+from adpc_ros.runtime.cores import core_count
 from adpc_ros.runtime.engine import Result
-from adpc_ros.runtime.plan import core_count, make_plan
+from adpc_ros.runtime.make_plan import make_plan
 from adpc_ros.runtime.scheduler import DropReason
 
 

@@ -33,10 +33,11 @@ from adpc_ros.ros.outputs import Network, Outputs
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
 from adpc_ros.ros.plans import watch_of
 from adpc_ros.ros.warn_once import WarnOnce
-from adpc_ros.runtime.cores import on_cores
+from adpc_ros.runtime.cores import core_count, on_cores
 from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.images import confident_threshold
-from adpc_ros.runtime.plan import Plan, core_count, make_plan
+from adpc_ros.runtime.make_plan import make_plan
+from adpc_ros.runtime.plan import Plan
 
 CLASS_NAMES = 'class_names'  # a parameter that says and is not set
 
