@@ -19,18 +19,19 @@ from builtin_interfaces.msg import Duration, Time
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
-from adpc_ros.bag import RAW_TYPE
 from adpc_ros.demo_graph import Camera, say_when_met
-from adpc_ros.msg import SegmentationStatus, Urgency
-from adpc_ros.replay.output import NAMESPACE, TOPICS, OutputBag
+from adpc_ros.msg import Urgency
+from adpc_ros.replay.output import NAMESPACE, OutputBag
 from adpc_ros.replay.source import FrameArrival, PlannedUrgency, Source, UrgencyArrival
-from adpc_ros.ros.conversions import array_to_image
+from adpc_ros.ros.conversions import MESSAGES, array_to_image
+from adpc_ros.ros.decoding import RAW_TYPE, decoded
+from adpc_ros.ros.publication import TOPICS
 from adpc_ros.runtime.scheduler import Level
 
 _TICK_S = 0.01  # from one message on /clock to the next, at most
@@ -88,7 +89,7 @@ class Player(Camera):
             return
         stamp = _message(Time, frame.stamp_ns)
         try:
-            image = frame.image()
+            image = decoded(frame.image())
         except ValueError as error:  # sent all the same: it is for the node to reject
             self.get_logger().warning(f'frame {frame.number}: {error}')
             self._image.publish(Image(header=Header(stamp=stamp, frame_id=frame.frame_id)))
@@ -112,14 +113,19 @@ class Recorder(Node):
         on_clock = [Parameter('use_sim_time', value=True)]
         super().__init__('recorder', parameter_overrides=on_clock)
         self._out, self._latest_ns = out, 0
-        for topic, (kind, _) in TOPICS.items():
-            self.create_subscription(
-                Image if kind == RAW_TYPE else SegmentationStatus,
-                f'{NAMESPACE}/{topic}',
-                partial(self._on_message, topic),
-                QoSProfile(depth=20),
-                raw=True,
-            )
+        for topic in out.topics:
+            kind, _, _, kept = TOPICS[topic]
+            if kind in MESSAGES:
+                durability = (
+                    DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE
+                )
+                self.create_subscription(
+                    MESSAGES[kind],
+                    f'{NAMESPACE}/{topic}',
+                    partial(self._on_message, topic),
+                    QoSProfile(depth=20, durability=durability),
+                    raw=True,
+                )
         say_when_met(self)
 
     def _on_message(self, topic: str, data: bytes) -> None:

@@ -14,9 +14,12 @@ from adpc_ros.replay.output import OutputBag
 from adpc_ros.replay.records import FrameRecord, record_of
 from adpc_ros.replay.simulation import Simulation
 from adpc_ros.replay.source import Arrival, FrameArrival, Source, UrgencyArrival
+from adpc_ros.ros import publication
 from adpc_ros.ros.parameters import Parameters
+from adpc_ros.ros.publication import Network
 from adpc_ros.runtime.cores import core_count
 from adpc_ros.runtime.engine import Result
+from adpc_ros.runtime.images import confident_threshold
 from adpc_ros.runtime.make_plan import make_plan
 from adpc_ros.runtime.scheduler import DropReason
 
@@ -63,6 +66,13 @@ def simulate(
     dtype: torch.dtype = getattr(torch, parameters.precision)
     plan = make_plan(checkpoint.network, parameters.device, dtype, threads)
     policy = parameters.policy(plan.exit_count, checkpoint.advised_exit)
+    network = Network(
+        checkpoint.identity,
+        checkpoint.classes,
+        plan.exit_count,
+        confident_threshold(checkpoint.network.config),
+        checkpoint.advised_exit,
+    )
     records: dict[int, FrameRecord] = {}
     urgencies: list[Urgent] = []
 
@@ -71,9 +81,12 @@ def simulate(
 
     def on_result(result: Result, time_ns: int) -> None:
         frame: FrameArrival = result.frame.tag
-        status = out.write_result(
-            result, seconds(time_ns), time_ns, plan.exit_count, checkpoint.identity
-        )
+        status = None
+        for topic, value in publication.results(
+            result, lambda: seconds(time_ns), network, parameters
+        ):
+            message = out.publish(topic, time_ns, value, frame)
+            status = message if topic == 'output/status' else status
         records[frame.number] = record_of(
             frame.number, frame.time_ns, frame.stamp_ns, time_ns, status
         )

@@ -129,7 +129,7 @@ class Simulation:
         try:
             image = arrival.image()
         except ValueError as error:
-            log.warning('frame %d dropped: %s', arrival.number, error)
+            _say_invalid(arrival, error)
             for action in self._scheduler.reject(self._frame_id):
                 assert isinstance(action, Drop)
                 self._on_drop(arrival, action.reason, self._now_ns)
@@ -148,7 +148,7 @@ class Simulation:
         tag = arrival._replace(message=None, data=b'')
         frame = Frame(self._frame_id, image, tag, self._now_s, captured_s)
         self._frames[frame.frame_id] = frame
-        size = (image.shape[0], image.shape[1])
+        size = image.size if isinstance(image, Deferred) else (image.shape[0], image.shape[1])
         self._carry_out(self._scheduler.frame(frame.frame_id, self._now_s, captured_s, size))
 
     # The computation
@@ -172,7 +172,7 @@ class Simulation:
         frame = running.frame
         try:
             if running.exits is None:
-                assert not isinstance(frame.image, Deferred)  # decoded when it arrived
+                assert not isinstance(frame.image, Deferred)  # decoded when it began
                 running.exits = iter(self._plan.segment(frame.image, self._adaptive))
             computed = next(done for done in running.exits if done is not None)
         except Exception as error:
@@ -211,7 +211,7 @@ class Simulation:
         while pending:
             action = pending.popleft()
             if isinstance(action, Start):
-                self._start(action.frame_id)
+                pending += self._start(action.frame_id)
             elif isinstance(action, Cancel):
                 self._running = None  # what its generator has not done is never done
                 pending += self._scheduler.idle(action.frame_id, self._now_s)
@@ -226,10 +226,18 @@ class Simulation:
                 else:
                     self._on_drop(frame.tag, action.reason, self._now_ns)
 
-    def _start(self, frame_id: int) -> None:
-        now_ns = self._now_ns
+    def _start(self, frame_id: int) -> list[Action]:
+        now_ns, frame = self._now_ns, self._frames[frame_id]
+        if isinstance(frame.image, Deferred):
+            try:
+                frame = self._frames[frame_id] = frame._replace(image=frame.image.decode())
+            except ValueError as error:
+                _say_invalid(frame.tag, error)
+                dropped = self._scheduler.failed(frame_id, DropReason.INVALID)
+                return [*dropped, *self._scheduler.idle(frame_id, self._now_s)]
         due_ns = [now_ns + after_ns for after_ns in self._after_ns]
-        self._running = _Running(self._frames[frame_id], None, due_ns, now_ns + _LOOK_NS, now_ns)
+        self._running = _Running(frame, None, due_ns, now_ns + _LOOK_NS, now_ns)
+        return []
 
     def _give(self, frame: Frame, decision: Publish | Drop, latest: RenderedExit | None) -> None:
         assert self._running is not None
@@ -245,3 +253,7 @@ class Simulation:
             error,
         )
         self._on_result(result, self._now_ns)
+
+
+def _say_invalid(frame: FrameArrival, error: ValueError) -> None:
+    log.warning('frame %d dropped: %s', frame.number, error)

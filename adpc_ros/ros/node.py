@@ -27,11 +27,12 @@ from adpc_ros.ros.allocator import give_freed_memory_back, keep_freed_memory
 from adpc_ros.ros.diagnostics import Diagnostics
 from adpc_ros.ros.inputs import Inputs
 from adpc_ros.ros.lifecycle import Interrupts, refuse_impossible_transitions
-from adpc_ros.ros.outputs import Network, Outputs
 from adpc_ros.ros.node_parameters import ParameterNode
+from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
 from adpc_ros.ros.parameters import CLASS_NAMES, Parameters
 from adpc_ros.ros.plans import watch_of
+from adpc_ros.ros.publication import Network
 from adpc_ros.ros.starting import StartError, parameter_files, start
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime.cores import core_count, on_cores

@@ -116,7 +116,7 @@ class ParameterNode(Node):
         if not self.has_parameter(parameter.name):
             return False
         present = self.get_parameter_or(parameter.name)
-        return present.type_ == parameter.type_ and _plain(present) == _plain(parameter)
+        return bool(present.type_ == parameter.type_ and _plain(present) == _plain(parameter))
 
     def complaints(self, files: Iterable[str], later: Collection[str] = ()) -> list[str]:
         """

@@ -11,7 +11,8 @@ from typing import TypeVar
 import rclpy
 from rclpy._rclpy_pybind11 import UnknownROSArgsError
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.logging import LoggingSeverity, get_logger_level, set_logger_level
+from rclpy.impl.logging_severity import LoggingSeverity
+from rclpy.logging import get_logger_level, set_logger_level
 
 from adpc_ros.ros import parameter_file
 
