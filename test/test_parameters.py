@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from adpc_ros.ros.label_points_parameters import LabelPointsParameters
 from adpc_ros.ros.node_parameters import ParameterNode
 from adpc_ros.ros.parameter_fields import AT_CONFIGURE, LIVE
 from adpc_ros.ros.parameters import LIVE_NAMES, Parameters
-from adpc_ros.ros.starting import parameter_files
+from adpc_ros.ros.starting import StartError, parameter_files, start
 from adpc_ros.runtime.window import Thresholds
 
 
@@ -249,6 +250,43 @@ def test_what_was_given_and_is_not_taken_is_complained_of() -> None:
         ]
         (qos,) = node.unknown_qos()
         assert qos.startswith('qos_overrides./x.publisher.depht: no parameter of this node')
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        ('--params-file nope.yaml', 'nope.yaml: No such file or directory'),
+        ('--params-file {broken}', '{broken}: line 3: expected a value of threads, got nothing'),
+        ('--params-file {broken} -p threads:=1', '{broken}: line 3: expected a value of threads'),
+        ('-p threads:=two', "threads: expected an integer, got 'two'"),
+        ('-p cores:=a,b', "cores: expected a list of integers, got 'a,b'"),
+        ('-p cores:=[1,a]', "Couldn't parse parameter override rule: '-p cores:=[1,a]'"),
+        ('-p cores:=', "Couldn't parse parameter override rule: '-p cores:='"),
+        ('-p deadline_s:=1', 'deadline_s: expected a number with a point, as 1.0, got 1'),
+        ('-p deadline_s:=-1.0', 'deadline_s: expected 0.0 to 60.0, got -1.0'),
+        ('-p weights:=3', 'weights: expected a text, got 3'),
+        ('-p adaptive:=1', 'adaptive: expected true or false, got 1'),
+        ('--params-files x.yaml', "unknown ROS arguments: ['--params-files', 'x.yaml']"),
+        ('-r __ns:=/bad-ns', "Couldn't parse remap rule: '-r __ns:=/bad-ns'"),
+        ('--log-level rcl:=loud', "Couldn't parse log level: '--log-level rcl:=loud'"),
+    ],
+)
+def test_what_is_wrong_with_the_arguments_is_said_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: str, words: str
+) -> None:
+    broken = tmp_path / 'broken.yaml'
+    broken.write_text('/**:\n  ros__parameters:\n    threads:\n')
+
+    def make() -> ParameterNode:
+        node = Described('adpc')
+        node.declare_described()
+        return node
+
+    with pytest.raises(StartError) as caught:
+        start(make, ['--ros-args', *arguments.format(broken=broken).split()])
+    assert str(caught.value).startswith(words.format(broken=broken))
+    assert '\n' not in str(caught.value) and '.c:' not in str(caught.value)
+    assert not rclpy.ok() and capfd.readouterr().err == ''
 
 
 def test_parameter_files_are_found_among_the_arguments() -> None:
