@@ -35,8 +35,8 @@ def listen(
     Subscribe to what the segmentation node publishes.
 
     :param take: called with the topic, the message and the time of receipt in nanoseconds.
-    :param topics: of :data:`adpc_ros.ros.publication.TOPICS`; those whose type is not installed are
-        left out.
+    :param topics: of :data:`adpc_ros.ros.publication.TOPICS`; those of a type that is not
+        installed are left out.
     :param raw: take the bytes of messages.
     """
 
