@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,10 +18,9 @@ _EXACT = (  # every value is a float32, too
     *(torch.float32, torch.bfloat16, torch.float16),
     *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
 )
+_PYTORCH = (b'PK\x03\x04', b'\x80')  # a zip archive of today, a pickle of old
 _BEGINNINGS = (
     (b'version https://git-lfs', 'a Git LFS pointer: git lfs pull fetches the file itself'),
-    (b'PK\x03\x04', 'a PyTorch file (zip), complete or not: the command convert reads those'),
-    (b'\x80', 'a PyTorch file (pickle), complete or not: the command convert reads those'),
     (b'\x89HDF', 'an HDF5 file'),
     (b'\x93NUMPY', 'a NumPy file'),
     (b'\x1f\x8b', 'a gzip archive'),
@@ -30,8 +30,6 @@ _NUMPY = (  # what a pickled NumPy scalar or array needs, by the names of NumPy 
     *('numpy.core.multiarray._reconstruct', 'numpy._core.multiarray._reconstruct'),
     'numpy.ndarray',
 )
-
-
 COUNTER = '.num_batches_tracked'  # how many batches a BatchNorm has seen
 
 
@@ -85,7 +83,9 @@ def read_safetensors(path: Path) -> Stored:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             return Stored(dict(file.metadata() or {}), tensors)
     except (SafetensorError, OSError) as error:
-        raise _unlike(path, 'a safetensors file', error) from error
+        raise CheckpointError(
+            f'{path}: expected a safetensors file ({_first_sentence(error)}){_but(path)}'
+        ) from error
 
 
 def read_pytorch(path: Path, device: torch.device | str = 'cpu') -> object:
@@ -99,8 +99,10 @@ def read_pytorch(path: Path, device: torch.device | str = 'cpu') -> object:
     :raises CheckpointError: if the file is missing or broken, or needs anything else.
     """
     _check_file(path)
+    allowed: list[Any] = [(NumPyValue, name) for name in _NUMPY]
     try:
-        with torch.serialization.safe_globals([(NumPyValue, name) for name in _NUMPY]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+            warnings.simplefilter('ignore')  # of what is an error right after
             return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         if needed := re.search(r'GLOBAL ([\w.]+)', str(error)):
@@ -109,10 +111,12 @@ def read_pytorch(path: Path, device: torch.device | str = 'cpu') -> object:
                 'more than torch.load(weights_only=True) reads could run code, and is never read'
             ) from error
         raise CheckpointError(
-            f'{path}: expected a PyTorch file of tensors alone{_but(path)}'
+            f'{path}: expected a PyTorch file of tensors alone{_but(path, pytorch=True)}'
         ) from error
     except Exception as error:  # whatever a broken file makes of the reader
-        raise _unlike(path, 'a PyTorch file', error) from error
+        raise CheckpointError(
+            f'{path}: expected a PyTorch file ({_first_sentence(error)}){_but(path, pytorch=True)}'
+        ) from error
 
 
 def begins_as_safetensors(path: Path) -> bool:
@@ -179,41 +183,41 @@ def _check_file(path: Path) -> None:
         raise CheckpointError(f'weights not found: {path}{what}')
 
 
-def _unlike(path: Path, expected: str, error: Exception) -> CheckpointError:
-    said = re.split(r'\.\s|\n', str(error) or type(error).__name__)[0]
-    return CheckpointError(f'{path}: expected {expected} ({said}){_but(path)}')
+def _first_sentence(error: Exception) -> str:
+    return re.split(r'\.\s|\n', str(error) or type(error).__name__)[0]
 
 
-def _but(path: Path) -> str:
-    """Say what a file looks like that could not be read."""
+def _but(path: Path, pytorch: bool = False) -> str:
+    """Say what a file looks like that could not be read, as safetensors or as PyTorch's."""
     try:
-        kind = _looks_like(path)
+        with open(path, 'rb') as file:
+            head = file.read(4096)
+        if head.startswith(_PYTORCH):
+            if pytorch:
+                return '; it begins like one and may have been cut'
+            return '; it looks like a PyTorch file, which the command convert reads'
+        kind = _looks_like(path, head)
     except OSError:
         return ''
     return f'; it looks like {kind}' if kind else ''
 
 
-def _looks_like(path: Path) -> str | None:
-    size = path.stat().st_size
-    with open(path, 'rb') as file:
-        head = file.read(4096)
+def _looks_like(path: Path, head: bytes) -> str | None:
     if not head:
         return 'an empty file'
     for beginning, kind in _BEGINNINGS:
         if head.startswith(beginning):
             return kind
     if begins_as_safetensors(path):
-        return _cut_safetensors(path, size)
-    try:
-        text = head.decode().lstrip()
-    except UnicodeDecodeError as error:  # the end may cut a character
-        text = head[: error.start].decode().lstrip() if error.start > len(head) - 4 else ''
-    line = text.partition('\n')[0][:40]
-    return f'text, which begins {line!r}' if line and line.isprintable() else None
+        return _cut_safetensors(path)
+    line = head.decode(errors='replace').lstrip().partition('\n')[0][:40]
+    readable = line.isprintable() and '\ufffd' not in line
+    return f'text, which begins {line!r}' if readable else None
 
 
-def _cut_safetensors(path: Path, size: int) -> str:
+def _cut_safetensors(path: Path) -> str:
     """Say how many bytes of a safetensors file are there."""
+    size = path.stat().st_size
     with open(path, 'rb') as file:
         length = int.from_bytes(file.read(8), 'little')
         needed = 8 + length
@@ -223,7 +227,9 @@ def _cut_safetensors(path: Path, size: int) -> str:
                 ends = [v['data_offsets'][1] for k, v in entries.items() if k != '__metadata__']
                 needed += max(ends, default=0)
             except (ValueError, LookupError, TypeError, AttributeError):
-                return 'a safetensors file with a broken head'
+                needed = size
     if needed > size:
         return f'a safetensors file that was cut: it has {size} of {needed} bytes'
-    return f'a safetensors file of {needed} bytes with {size - needed} more behind it'
+    if needed < size:
+        return f'a safetensors file of {needed} bytes with {size - needed} more behind it'
+    return 'a safetensors file with a broken head'
