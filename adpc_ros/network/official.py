@@ -21,6 +21,7 @@ from torch import Tensor
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.tensors import (
     COUNTER,
+    DISTANCES,
     CheckpointError,
     begins_as_safetensors,
     checked,
@@ -36,7 +37,6 @@ _CLASSIFICATION = (  # of HRNet, then of EfficientNet
     *('_conv_head', '_bn1', '_fc'),
 )
 _LAMBDA = '.Lambda'
-_DISTANCES = '.square_dis'
 _LISTED = 3
 
 
@@ -149,7 +149,7 @@ def fill(
     tensors = network.by_own_names(weights)
     taken = {k: v for k, v in tensors.items() if not (backbone_only and _part(k) in heads)}
     unmasked = not any(name.endswith(_LAMBDA) for name in taken)
-    expected = {name for name in own if not name.endswith((COUNTER, _DISTANCES))}
+    expected = {name for name in own if not name.endswith((COUNTER, DISTANCES))}
     if add_masks and not unmasked:
         raise CheckpointError(f'{path}: expected a network without masks to add them to')
     fresh = {k for k in expected if backbone_only and _part(k) in heads}
@@ -162,7 +162,7 @@ def fill(
     distances = [
         name
         for name in common
-        if name.endswith(_DISTANCES)
+        if name.endswith(DISTANCES)
         and name not in shapes
         and not torch.equal(taken[name], own[name])
     ]
@@ -183,7 +183,7 @@ def fill(
             f'{config.class_count} classes and {masks}; got entries that are '
             + '; '.join(problems)
             + _explanation(
-                missing, unexpected, [taken[k] for k in shapes if k.endswith(_DISTANCES)], heads
+                missing, unexpected, [taken[k] for k in shapes if k.endswith(DISTANCES)], heads
             )
         )
     network.load_state_dict(
@@ -227,6 +227,6 @@ def _explanation(
         if all(_part(name) in heads or name.endswith(_LAMBDA) for name in missing):
             return ' (the file lacks heads: take its backbone only)'
     if unexpected and not missing:
-        if all(name.endswith((_LAMBDA, _DISTANCES)) for name in unexpected):
+        if all(name.endswith((_LAMBDA, DISTANCES)) for name in unexpected):
             return ' (the file has masks)'
     return ''

@@ -14,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from adpc_ros.network.adaptivity import square_distances
+
 _EXACT = (  # every value is a float32, too
     *(torch.float32, torch.bfloat16, torch.float16),
     *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
@@ -30,6 +32,7 @@ _NUMPY = (  # what a pickled NumPy scalar or array needs, by the names of NumPy 
     *('numpy.core.multiarray._reconstruct', 'numpy._core.multiarray._reconstruct'),
     'numpy.ndarray',
 )
+DISTANCES = '.square_dis'  # of a window of interpolation: constants
 COUNTER = '.num_batches_tracked'  # how many batches a BatchNorm has seen
 
 
@@ -132,7 +135,8 @@ def checked(tensors: Mapping[str, Tensor]) -> Checked:
     float16, bfloat16 and float8 become float32, which holds all their values; float64 does if
     each value is one of float32. Integers are no weights, however exact they would be: they need
     a scale, which is not there. Weights must be finite, and variances not negative. Counts of
-    batches, which nothing uses, stay as they are.
+    batches, which nothing uses, stay as they are; squared distances of the interpolation window
+    that are ours but for rounding become ours.
 
     :param tensors: from a file, by any names.
     """
@@ -146,6 +150,8 @@ def checked(tensors: Mapping[str, Tensor]) -> Checked:
             result.wrong_type.append(f'{name} is {kind}, expected {torch.float32}')
         else:
             values = tensor.detach().float()
+            if name.endswith(DISTANCES):
+                values = _distances(tensor, values)
             if problem := _wrong_value(name, values):
                 result.wrong_value.append(problem)
                 values = None
@@ -166,6 +172,15 @@ def _wrong_type(tensor: Tensor) -> str | None:
     elif tensor.dtype not in _EXACT:
         return str(tensor.dtype)
     return None
+
+
+def _distances(tensor: Tensor, values: Tensor) -> Tensor:
+    """Give a window's distances, whose largest is 1e5, as they were before they were rounded."""
+    if tensor.dim() != 2 or tensor.shape[0] != tensor.shape[1] or not tensor.shape[0] % 2:
+        return values
+    ours = square_distances(tensor.shape[0])
+    rounded = ours.to(tensor.dtype).float()
+    return ours if torch.equal(rounded.nan_to_num(), values.nan_to_num()) else values
 
 
 def _wrong_value(name: str, values: Tensor) -> str | None:
