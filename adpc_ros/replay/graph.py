@@ -25,11 +25,17 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
-from adpc_ros.bag import RAW_TYPE
 from adpc_ros.demo_graph import Camera, say_when_met
 from adpc_ros.msg import SegmentationStatus, Urgency
+from adpc_ros.recording.types import RAW_TYPE
 from adpc_ros.replay.output import NAMESPACE, TOPICS, OutputBag
-from adpc_ros.replay.source import FrameArrival, PlannedUrgency, Source, UrgencyArrival
+from adpc_ros.replay.source import (
+    FrameArrival,
+    PlannedUrgency,
+    Source,
+    UrgencyArrival,
+    time_parts,
+)
 from adpc_ros.ros.conversions import array_to_image
 from adpc_ros.runtime.scheduler import Level
 
@@ -39,7 +45,8 @@ _END_S = 10.0  # for the node to deal with the last frame
 
 
 def _message(kind: type, time_ns: int) -> Any:
-    return kind(sec=time_ns // 10**9, nanosec=time_ns % 10**9)
+    seconds, rest = time_parts(time_ns)
+    return kind(sec=seconds, nanosec=rest)
 
 
 class Player(Camera):

@@ -27,8 +27,9 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from adpc_ros.bag import RAW_TYPE, STATUS_TYPE, open_bag, typestore
-from adpc_ros.replay.source import FrameArrival
+from adpc_ros.recording.reader import Recording
+from adpc_ros.recording.types import RAW_TYPE, STATUS_TYPE, typestore
+from adpc_ros.replay.source import FrameArrival, time_parts
 from adpc_ros.runtime.engine import Result
 from adpc_ros.runtime.scheduler import Publish
 
@@ -51,7 +52,7 @@ class Messages:
         self._types = self.store.types
 
     def _pair(self, kind: str, nanoseconds: int) -> Any:
-        seconds, rest = divmod(nanoseconds, 10**9)
+        seconds, rest = time_parts(nanoseconds)
         return self._types[f'builtin_interfaces/msg/{kind}'](sec=seconds, nanosec=rest)
 
     def _duration(self, seconds: float) -> Any:
@@ -164,7 +165,8 @@ class OutputBag:
         """
         if not isinstance(message, bytes):
             message = self.messages.store.serialize_cdr(message, TOPICS[topic][0])
-        self._writer.write(self._connections[topic], time_ns, message)
+        logged = time_ns % 2**64  # MCAP has no sign, rosbag2 takes the highest bit as one
+        self._writer.write(self._connections[topic], logged, message)
 
     def write_result(
         self, result: Result, now_s: float, time_ns: int, exit_count: int, network: str
@@ -239,13 +241,14 @@ def read_output(
     :raises ValueError: if it is no bag or lacks the topic.
     """
     name, (kind, _) = f'{namespace}/{topic}', TOPICS[topic]
-    with open_bag(Path(path)) as reader:
-        wanted = [c for c in reader.connections if (c.topic, c.msgtype) == (name, kind)]
-        if not wanted:
-            known = ', '.join(sorted({c.topic for c in reader.connections})) or 'none'
-            raise ValueError(f'{path}: expected {name} ({kind}); topics: {known}')
-        for connection, time_ns, data in reader.messages(wanted):
-            yield time_ns, reader.deserialize(data, connection.msgtype)
+    recording = Recording(path)
+    wanted = [t for t in recording.topics if (t.name, t.kind) == (name, kind)]
+    if not wanted:
+        known = ', '.join(sorted({t.name for t in recording.topics})) or 'none'
+        raise ValueError(f'{path}: expected {name} ({kind}); topics: {known}')
+    recording.prepare(wanted)
+    for where, time_ns, data in recording.messages(wanted):
+        yield time_ns, recording.decode(where, data)
 
 
 def values_of(message: Any) -> NDArray[np.uint8]:
