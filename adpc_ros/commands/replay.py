@@ -187,7 +187,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f'{options.bag}: no frame was segmented, of {len(records)}: {ends}')
     lost = (expectation or expectations.Expectation()).lost(records)
     if lost and not options.allow_dropped:
-        print(f'not segmented: {len(lost)} frames that were invalid or failed')
+        frames = '1 frame was' if len(lost) == 1 else f'{len(lost)} frames were'
+        print(f'not met: {frames} invalid or failed (--allow-dropped takes that)')
         return UNMET
     return UNMET if unmet else 0
 

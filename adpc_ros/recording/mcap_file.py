@@ -158,10 +158,12 @@ class McapFile:
 
     def _make_index(self, file: IO[bytes], size: int) -> None:
         self._counts = Counter()
+        file.seek(max(0, size - len(MAGIC)))
         is_finished, read = False, len(MAGIC)
+        has_end = file.read() == MAGIC
         for record in _walk(file, len(MAGIC), size):
             if record.opcode in (Opcode.DATA_END, Opcode.FOOTER):
-                is_finished = True
+                is_finished = has_end
                 break
             if record.opcode == Opcode.CHUNK:
                 self._index_chunk(file, record, size)
@@ -177,8 +179,8 @@ class McapFile:
             read = record.end
         if not is_finished:
             log.warning(
-                '%s: the recording was not finished: it ends after %d of %d bytes, what is whole '
-                'until there is read. To mend it: mcap recover %s -o MENDED.mcap',
+                '%s: the recording was not finished, or is cut off: it is read up to byte %d of '
+                '%d. To mend it: mcap recover %s -o MENDED.mcap',
                 *(self._shown, read, size, self._shown),
             )
 

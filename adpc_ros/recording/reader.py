@@ -144,11 +144,15 @@ class Recording:
             self._folder = Path(tempfile.mkdtemp(prefix='adpc_ros.'))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         unpacked = self._folder / path.name
+        frame = zstandard.ZstdDecompressor().decompressobj()
         try:
             with path.open('rb') as source, unpacked.open('wb') as target:
-                zstandard.ZstdDecompressor().copy_stream(source, target)
+                while not frame.eof and (block := source.read(2**20)):
+                    target.write(frame.decompress(block))
         except zstandard.ZstdError as error:
             raise ValueError(f'{path}: broken recording: {error}') from error
+        if not frame.eof:
+            log.warning('%s: the compressed file is cut off: what is whole is read', path)
         return unpacked
 
     def _decompressed(self, data: bytes) -> bytes:
