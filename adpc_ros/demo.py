@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from adpc_ros.drive import open_drive
 from adpc_ros.frame import Drive, DriveFrame
-from adpc_ros.labels import ClassSet
+from adpc_ros.labels import IGNORE_ID
 from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.network.checkpoint import Checkpoint, load
 from adpc_ros.pictures import captioned, exit_panel, heat, overlay, save_animation
@@ -181,12 +181,10 @@ def draw(
     return written
 
 
-def judge(
-    frames: list[DriveFrame], drive_classes: ClassSet | None, checkpoint: Checkpoint
-) -> list[float] | None:
-    """Give the mIoU of every exit over all labelled frames; None without fitting labels."""
+def judge(frames: list[DriveFrame], checkpoint: Checkpoint) -> list[float] | None:
+    """Give the mIoU of every exit over all labelled frames; None where nothing is labelled."""
     pairs = [(f.image, f.label) for f in frames if f.label is not None]
-    if not pairs or drive_classes != checkpoint.classes:
+    if not any((label != IGNORE_ID).any() for _, label in pairs):
         return None
     return [round(m, 4) for m in evaluate(checkpoint.network, pairs).miou]
 
@@ -258,12 +256,15 @@ def main() -> int:
         checkpoint = load(weights)
         drive = open_drive(arguments.frames or None, arguments.bag or None)
         frames = collect(drive)
+        if drive.classes not in (None, checkpoint.classes):
+            print(f'labels are not judged: {drive.name} has other classes', file=sys.stderr)
+            frames = [frame._replace(label=None) for frame in frames]
         recording = run_graph(frames, drive.rate_hz, weights, arguments.act_s, arguments.urgencies)
     except (OSError, RuntimeError, ValueError) as error:
         print(f'adpc_ros: {error}', file=sys.stderr)
         return 1
     report = {'drive': drive.name, 'network': checkpoint.identity, **recording.report()}
-    report['miou'] = judge(frames, drive.classes, checkpoint)
+    report['miou'] = judge(frames, checkpoint)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for old in [*arguments.out.glob('exits_*.png'), arguments.out / 'drive.webp']:
         old.unlink(missing_ok=True)
