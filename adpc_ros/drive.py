@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adpc_ros.bag import BagDrive
+from adpc_ros.class_file import find_class_file, read_classes
 from adpc_ros.frame import Drive, DriveFrame
 from adpc_ros.image_files import LabelFolder, labels_beside, list_images, read_image
-from adpc_ros.label_table import LabelTable, class_file, read_classes
+from adpc_ros.label_table import LabelTable
 from adpc_ros.labels import CAMVID, ClassSet
 from adpc_ros.street import StreetDrive
 
@@ -46,7 +47,7 @@ class FolderDrive:
         self.classes: ClassSet | None = None
         self._files: list[tuple[Path, Path | None]] = [(image, None) for image in images]
         if any(label.exists() for label in labels):
-            own = class_file(beside.parent)
+            own = find_class_file(beside.parent)
             self._table = LabelTable(CAMVID) if own is None else read_classes(own)
             self.classes = self._table.classes
             self._files = [

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from adpc_ros.class_file import find_class_file, read_classes
 from adpc_ros.image_files import SUFFIXES, LabelFolder, images_of, labels_beside, list_images
-from adpc_ros.label_table import LabelTable, LabelValues, class_file, read_classes
+from adpc_ros.label_table import CAMVID_VALUES, LabelTable, LabelValues
 from adpc_ros.labels import CAMVID, CITYSCAPES, Colour
 from adpc_ros.learning.labelled_images import LabelledImages
 
@@ -70,7 +71,7 @@ class CamVid(LabelledImages):
         colours = [
             (colour, CAMVID.id_of(name)) for name, each in self.COLOURS.items() for colour in each
         ]
-        values = LabelValues({i: i for i in range(CAMVID.count)}, colours, frozenset({11}))
+        values = CAMVID_VALUES._replace(colours=colours)
         super().__init__(_pairs(Path(root)), LabelTable(CAMVID, values))
 
 
@@ -137,7 +138,7 @@ class Folder(LabelledImages):
             not as described.
         """
         root = Path(root)
-        if (path := class_file(root)) is None:
+        if (path := find_class_file(root)) is None:
             raise ValueError(
                 f'class file missing: expected {root / "classes.yaml"} or '
                 f'{root.parent / "classes.yaml"}'

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adpc_ros.class_file import table_for
 from adpc_ros.drive import by_number
-from adpc_ros.label_table import table_for
 from adpc_ros.labels import ClassSet
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.replay.output import NAMESPACE, read_output, values_of
