@@ -174,8 +174,8 @@ def read_label(path: str | Path) -> Label:
             raise ValueError(f'got 16 bits for each channel of {mode}')
         ImageOps.exif_transpose(picture, in_place=True)
         if mode in ('1', 'L'):  # which Pillow spreads over 0 to 255
-            grey = np.array(picture.convert('L'))
-            return Label(grey // (255 // ((1 << depth) - 1)), mode)
+            grey = np.array(picture.convert('L') if mode == '1' else picture)
+            return Label(grey if depth == 8 else grey // (255 // ((1 << depth) - 1)), mode)
         if mode == 'LA':
             return Label(np.array(picture)[..., 0], mode)
         if mode in ('RGB', 'RGBA'):

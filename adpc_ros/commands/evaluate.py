@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         required=True,
         metavar='KIND:FOLDER',
         help='camvid, cityscapes (FOLDER/SPLIT) or folder; ?drives=, ?without=, ?list=, ?scale= '
-        'choose',
+        'choose (docs/data.md)',
     )
     parser.add_argument(
         '--against',
