@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,7 @@ def add(commands: Commands) -> None:
         required=True,
         metavar='KIND:FOLDER',
         help='camvid, cityscapes (FOLDER/SPLIT) or folder; ?drives=, ?without=, ?list=, ?scale= '
-        'choose',
+        'choose (docs/data.md)',
     )
     parser.add_argument(
         '--against',
@@ -162,13 +161,13 @@ def _numbers(
     confusions = result.confusions
     return {
         'network': name,
-        'miou': _without_nan(result.miou),
+        'miou': result.miou,
         'iou': {
-            name: _without_nan([float(confusion.iou()[i]) for confusion in confusions])
+            name: [float(confusion.iou()[i]) for confusion in confusions]
             for i, name in enumerate(loaded.classes.names)
         },
         'masked_share': result.masked_share,
-        'masked_accuracy': _without_nan(result.masked_accuracy),
+        'masked_accuracy': result.masked_accuracy,
         'gimac': result.gimac,
         'ece': result.ece,
         'seconds': result.seconds,
@@ -185,7 +184,7 @@ def _print(numbers: dict[str, Any]) -> None:
     print(f'{"exit":22}', '  '.join(f'{i + 1:6}' for i in range(exits)), '   mean')
     for name, values in numbers['iou'].items():
         print(f'{name + " IoU, %":22}', percent(values))
-    print(f'{"mean IoU, %":22}', percent(_with_mean(numbers['miou'])))
+    print(f'{"mean IoU, %":22}', percent([*numbers['miou'], sum(numbers['miou']) / exits]))
     if numbers['masked_share']:
         print(f'{"masked after, %":22}', percent(numbers['masked_share']))
         print(f'{"right where masked, %":22}', percent(numbers['masked_accuracy']))
@@ -245,13 +244,3 @@ def _draw(
     for i in sorted({len(samples) * k // _PANELS for k in range(_PANELS)}):
         panel = exit_panel(first.network, samples[i].image, first.classes, samples[i].label)
         Image.fromarray(panel).save(folder / f'{samples.pairs[i][0].stem}.png')
-
-
-def _with_mean(values: list[float | None]) -> list[float | None]:
-    known = [value for value in values if value is not None]
-    return [*values, sum(known) / len(known)] if len(known) == len(values) else values
-
-
-def _without_nan(values: list[float]) -> list[float | None]:
-    """Put None for NaN (a class that never appears), which JSON does not know."""
-    return [None if math.isnan(value) else value for value in values]

@@ -134,7 +134,7 @@ def _count_configurations(options: argparse.Namespace) -> None:
 def _count_frame(weights: str, file: str, json: str | None) -> None:
     import torch
 
-    from adpc_ros.learning.labelled_images import read_image
+    from adpc_ros.image_files import read_image
     from adpc_ros.network import checkpoint, macs
     from adpc_ros.runtime.images import to_input
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import re
@@ -13,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from adpc_ros import json_file
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -88,9 +89,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def write_json(path: str | None, value: Any) -> None:
-    """Write numbers for machines, if a file was asked for."""
+    """Write numbers for machines, if a file was asked for; null for what is not known."""
     if path is not None:
-        Path(path).write_text(json.dumps(value, indent=2, allow_nan=False) + '\n')
+        Path(path).write_text(json_file.dumps(value, indent=2) + '\n')
 
 
 def check_outputs(
@@ -163,5 +164,8 @@ def _overwrites(path: Path, source: Path) -> bool:
 
 
 def percent(values: Sequence[float | None]) -> str:
-    """Print shares in [0, 1] as columns; a dash for what is not known."""
-    return '  '.join(f'{"-":>6}' if value is None else f'{100 * value:6.2f}' for value in values)
+    """Print shares in [0, 1] as columns; a dash for what is not known (None, NaN)."""
+    return '  '.join(
+        f'{"-":>6}' if value is None or math.isnan(value) else f'{100 * value:6.2f}'
+        for value in values
+    )
