@@ -400,7 +400,7 @@ def test_what_cannot_be_weights_is_named() -> None:
     assert 'conv1.weight is torch.float64 with values that float32 does not have' in message
     assert 'of impossible values (2): ' in message
     assert 'bn1.running_var has -2, expected variances of 0 or more' in message
-    assert 'bn2.bias has 2 of 64 not finite, expected numbers alone' in message
+    assert 'bn2.bias has 2 of 64 values NaN or infinite, expected finite ones' in message
     assert 'missing' not in message and 'unexpected' not in message
 
 
