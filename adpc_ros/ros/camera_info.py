@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
+from typing import Any, NamedTuple
 
 
 class Region(NamedTuple):
@@ -17,7 +14,7 @@ class Region(NamedTuple):
     height: int
 
 
-def region_of(info: CameraInfo) -> Region:
+def region_of(info: Any) -> Region:
     """
     Give the part of the calibrated image that the camera sends: its region of interest, or all.
 
@@ -35,9 +32,7 @@ def region_of(info: CameraInfo) -> Region:
     return region
 
 
-def camera_info_of_mask(
-    info: CameraInfo, header: Header, size: tuple[int, int], scale: int
-) -> CameraInfo:
+def mask_calibration(info: Any, size: tuple[int, int], scale: int) -> dict[str, Any]:
     """
     Give the calibration of a mask from that of its camera.
 
@@ -46,12 +41,11 @@ def camera_info_of_mask(
     (x, y) is the image's (scale x, scale y), the division by ``scale`` is exact. P's principal
     point moves with the raw region, as in image_geometry.
 
-    :param info: of the camera, in its calibrated resolution; K or P of zeros (not calibrated)
-        stays so.
-    :param header: of the image.
+    :param info: sensor_msgs/CameraInfo of the camera, by its fields, in its calibrated
+        resolution; K or P of zeros (not calibrated) stays so.
     :param size: (H, W) of the image in pixels.
     :param scale: pixels of the image for one of the mask, along an edge.
-    :return: a new message, with the image's header and the mask's size.
+    :return: fields of another such message, with the mask's size.
     :raises ValueError: if the image cannot be of that camera by its size, or the camera's region
         of interest is none.
     """
@@ -64,12 +58,8 @@ def camera_info_of_mask(
             f'{image[0]}x{image[1]} (size {info.height}x{info.width}, '
             f'region {info.roi.height}x{info.roi.width}, binning {binning_y}x{binning_x})'
         )
-    result = CameraInfo()
-    result.header = header
-    result.height, result.width = (-(-edge // scale) for edge in size)
-    result.distortion_model, result.d, result.r = info.distortion_model, info.d, info.r
-    result.k, result.p = info.k.copy(), info.p.copy()
-    for matrix, columns in ((result.k, 3), (result.p, 4)):
+    k, p = ([float(value) for value in matrix] for matrix in (info.k, info.p))
+    for matrix, columns in ((k, 3), (p, 4)):
         if matrix[0] == 0:
             continue
         matrix[2] -= region.x
@@ -77,4 +67,12 @@ def camera_info_of_mask(
         for column in range(columns):
             matrix[column] /= binning_x * scale
             matrix[columns + column] /= binning_y * scale
-    return result
+    return {
+        'height': -(-size[0] // scale),
+        'width': -(-size[1] // scale),
+        'distortion_model': info.distortion_model,
+        'd': [float(value) for value in info.d],
+        'k': k,
+        'r': [float(value) for value in info.r],
+        'p': p,
+    }

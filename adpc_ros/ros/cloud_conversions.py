@@ -13,7 +13,7 @@ from adpc_ros.points.camera import Camera
 from adpc_ros.points.lenses import lens_of
 from adpc_ros.points.projection import Labels
 from adpc_ros.ros.camera_info import region_of
-from adpc_ros.ros.conversions import LARGEST_PX, InvalidImage
+from adpc_ros.ros.decoding import LARGEST_PX, InvalidImage
 
 _COORDINATES = {PointField.FLOAT32: 'f4', PointField.FLOAT64: 'f8'}
 _MASK_ENCODINGS = {'mono8': 'u1', '8UC1': 'u1'}

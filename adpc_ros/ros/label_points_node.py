@@ -24,9 +24,7 @@ from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -34,7 +32,6 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from adpc_ros.points.camera import Camera
 from adpc_ros.points.pairing import Pair, Pairing
 from adpc_ros.points.projection import UNLABELLED, Labels, label_points
-from adpc_ros.ros import label_points_parameters as parameters
 from adpc_ros.ros.allocator import keep_freed_memory
 from adpc_ros.ros.cloud_conversions import (
     Cloud,
@@ -46,13 +43,16 @@ from adpc_ros.ros.cloud_conversions import (
     label_cloud,
     read_cloud,
 )
-from adpc_ros.ros.conversions import InvalidImage
+from adpc_ros.ros.decoding import InvalidImage
 from adpc_ros.ros.extrinsics import (
     Extrinsics,
     StatedExtrinsics,
     Tf2Extrinsics,
     TransformUnavailable,
 )
+from adpc_ros.ros.label_points_parameters import LabelPointsParameters
+from adpc_ros.ros.node_parameters import ParameterNode
+from adpc_ros.ros.starting import StartError, parameter_files, start
 
 WARN_EVERY_S = 10.0  # of each kind
 _MOST_KINDS = 100  # garbage can differ without end
@@ -83,7 +83,7 @@ class _Unlabelled(Exception):
         self.kind = kind
 
 
-class LabelPointsNode(Node):
+class LabelPointsNode(ParameterNode):
     """
     Clouds, masks, confidence and camera_info in; clouds with two fields more out.
 
@@ -92,11 +92,13 @@ class LabelPointsNode(Node):
         overrides that do not exist.
     """
 
+    kind = LabelPointsParameters
+
     def __init__(self) -> None:
         """Declare parameters, advertise and subscribe."""
         super().__init__('label_points')
-        parameters.declare(self)
-        self._values = parameters.read(self)
+        self.declare_described(read_only=True)
+        self._values: LabelPointsParameters = self.read_described()
         stated = self._values.transform()
         self._extrinsics: Extrinsics = (
             Tf2Extrinsics(self) if stated is None else StatedExtrinsics(stated)
@@ -269,22 +271,24 @@ def _nanoseconds(stamp: Time) -> int:
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit status."""
     keep_freed_memory()
-    rclpy.init(args=args)
-    executor = SingleThreadedExecutor()
-    node = None
     try:
-        node = LabelPointsNode()
-        executor.add_node(node)
-        executor.spin()
-    except (ParameterException, ValueError, RuntimeError) as error:
+        node = start(LabelPointsNode, args)
+    except StartError as error:
         print(f'label_points: {error}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 0
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        for text in (*node.complaints(parameter_files(args)), *node.unknown_qos()):
+            node.get_logger().warning(text)
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         executor.shutdown()
-        if node is not None:
-            node.destroy_node()
+        node.destroy_node()
         rclpy.try_shutdown()
     return 0
 
