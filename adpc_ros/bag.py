@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from adpc_ros.frame import DriveFrame
 from adpc_ros.labels import ClassSet
+from adpc_ros.ros.decoding import COMPRESSED_TYPE, ENCODINGS, RAW_TYPE, decoded, to_rgb
 from adpc_ros.ros.packaged import packaged
 
 if TYPE_CHECKING:
@@ -24,27 +22,16 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-RAW_TYPE = 'sensor_msgs/msg/Image'
-COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 URGENCY_TYPE = 'adpc_ros/msg/Urgency'
 STATUS_TYPE = 'adpc_ros/msg/SegmentationStatus'
-
-#: Encoding of a sensor_msgs/Image -> the places of red, green and blue, and bytes for each pixel.
-_ENCODINGS: dict[str, tuple[tuple[int, int, int], int]] = {
-    'rgb8': ((0, 1, 2), 3),
-    'bgr8': ((2, 1, 0), 3),
-    'rgba8': ((0, 1, 2), 4),
-    'bgra8': ((2, 1, 0), 4),
-    'mono8': ((0, 0, 0), 1),
-}
 
 
 class BagDrive:
     """
     One image topic of a rosbag2 recording (mcap or sqlite3), read without ROS.
 
-    Understands sensor_msgs/Image in rgb8, bgr8, rgba8, bgra8 and mono8, and CompressedImage. With
-    no topic given it takes colour before grey before what it cannot read, then the first by name,
+    Understands what the node does: sensor_msgs/Image, and CompressedImage of JPEG or PNG. With no
+    topic given it takes colour before grey before what it cannot read, then the first by name,
     and logs the choice if there was one.
 
     :param path: the recording's folder, or a single .mcap or .db3 file.
@@ -85,7 +72,7 @@ class BagDrive:
             for connection, stamp_ns, data in reader.messages(connections):
                 try:
                     message = reader.deserialize(data, connection.msgtype)
-                    image = decode_message(message, connection.msgtype)
+                    image = decoded(to_rgb(message, connection.msgtype))
                 except Exception as error:
                     raise ValueError(
                         f'{self.name}: message recorded at {stamp_ns} ns: {error}'
@@ -170,63 +157,11 @@ def image_topics(reader: AnyReader, path: Path, topic: str | None) -> list[str]:
     return names
 
 
-def decode_raw(
-    data: NDArray[np.uint8] | bytes, encoding: str, height: int, width: int, step: int
-) -> NDArray[np.uint8]:
-    """
-    Turn the bytes of a sensor_msgs/Image into RGB.
-
-    :param data: bytes of the image, ``step`` for each row.
-    :param encoding: rgb8, bgr8, rgba8, bgra8 or mono8.
-    :param step: bytes from the start of a row to the start of the next.
-    :return: (H, W, 3) uint8 RGB.
-    :raises ValueError: if the encoding is another, or size, step and bytes do not fit.
-    """
-    if encoding not in _ENCODINGS:
-        raise ValueError(f'encoding {encoding!r}; expected one of {", ".join(_ENCODINGS)}')
-    order, size = _ENCODINGS[encoding]
-    flat = np.frombuffer(data, np.uint8)
-    if height < 1 or width < 1 or step < width * size or len(flat) < height * step:
-        raise ValueError(
-            f'{width}x{height} {encoding} with step {step} in {len(flat)} bytes; expected a step '
-            f'of {width * size} or more, and step x height bytes'
-        )
-    rows = flat[: height * step].reshape(height, step)[:, : width * size]
-    return np.ascontiguousarray(rows.reshape(height, width, size)[:, :, order])
-
-
-def decode_message(message: Any, msgtype: str) -> NDArray[np.uint8]:
-    """
-    Turn an image message into RGB.
-
-    :param message: sensor_msgs/Image or CompressedImage, as ``rosbags`` reads it.
-    :param msgtype: which of them, as 'sensor_msgs/msg/Image'.
-    :return: (H, W, 3) uint8 RGB.
-    :raises Exception: if it is none that can be read; each decoder raises its own kinds.
-    """
-    if msgtype == COMPRESSED_TYPE:
-        with Image.open(io.BytesIO(bytes(message.data))) as picture:
-            return as_rgb(picture)
-    return decode_raw(message.data, message.encoding, message.height, message.width, message.step)
-
-
 def _rank(reader: AnyReader, connection: Connection) -> int:
     """Say how likely a topic is the camera: 0 colour, 1 grey (or a mask), 2 not to be read."""
     for _, _, data in reader.messages([connection]):
         message: Any = reader.deserialize(data, connection.msgtype)
         if connection.msgtype == COMPRESSED_TYPE:
             return 2 if 'compressedDepth' in message.format else int('mono' in message.format)
-        return int(message.encoding == 'mono8') if message.encoding in _ENCODINGS else 2
+        return int(message.encoding.startswith('mono')) if message.encoding in ENCODINGS else 2
     return 3
-
-
-def as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
-    """
-    Read a picture of 8 bits for each channel.
-
-    :return: (H, W, 3) uint8 RGB.
-    :raises ValueError: if its channels have more bits.
-    """
-    if picture.mode not in ('RGB', 'RGBA', 'L', 'LA', 'P', 'CMYK', 'YCbCr'):
-        raise ValueError(f'expected 8 bits for each channel, got mode {picture.mode}')
-    return np.array(picture.convert('RGB'))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adpc_ros.bag import BagDrive, as_rgb
+from adpc_ros.bag import BagDrive
 from adpc_ros.frame import Drive, DriveFrame
 from adpc_ros.labels import CAMVID, IGNORE_ID, ClassSet
 from adpc_ros.street import StreetDrive
@@ -102,7 +102,7 @@ def by_number(stem: str) -> list[tuple[str, int]]:
 def _read_image(file: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as picture:
-            return as_rgb(picture)
+            return np.array(picture.convert('RGB'))
     except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(f'{file}: expected a JPEG or PNG image: {error}') from error
 

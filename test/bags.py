@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from adpc_ros.bag import COMPRESSED_TYPE, RAW_TYPE, URGENCY_TYPE, typestore
+from adpc_ros.bag import URGENCY_TYPE, typestore
+from adpc_ros.ros.decoding import COMPRESSED_TYPE, RAW_TYPE
 
 START_NS = 1_700_000_000_000_000_000
 STORE = typestore()

@@ -7,6 +7,7 @@ images, Bool urgency, other qualities of service, simulated time).
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from builtin_interfaces.msg import Time
 from graph import BEST_EFFORT, NODE, Client, NodeProcess
 from networks import random_network
+from PIL import Image as Pillow
 from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -59,6 +61,7 @@ def nodes(folder: Path) -> Iterator[tuple[NodeProcess, NodeProcess]]:
         'compressed_input:=true',
         'urgency_type:=bool',
         'use_sim_time:=true',
+        'frame_memory_mib:=64',
         f'{QOS}input/image.subscription.reliability:=reliable',
         f'{QOS}output/mask.publisher.reliability:=best_effort',
         f'{QOS}output/mask.publisher.depth:=2',
@@ -357,16 +360,20 @@ def test_compressed_images_are_segmented_and_broken_ones_counted(
     before = rear.statuses[-1]
     whole = rear.compressed('PNG')
     rear.wait(lambda: len(rear.statuses) == 3)
-    for data in (b'', b'garbage' * 99, whole.data[: len(whole.data) // 2]) * 2:
+    huge = io.BytesIO()  # small as a file, gigabytes of features
+    Pillow.new('L', (4096, 4096)).save(huge, 'PNG')
+    broken = (b'', b'garbage' * 99, whole.data[: len(whole.data) // 2], huge.getvalue())
+    for data in broken * 2:
         rear.send(CompressedImage(header=whole.header, format='png', data=data))
         rear.spin(0.1)
     rear_frame(rear, rear.compressed)
     last = rear.statuses[-1]
-    assert last.frames_dropped - before.frames_dropped == 6
+    assert last.frames_dropped - before.frames_dropped == 8
     assert last.frames_segmented - before.frames_segmented == 2
     log = nodes[1].log()
     assert log.count('expected JPEG or PNG') + log.count('broken PNG') == 1
-    assert log.count('image dropped: ') == 1
+    assert log.count('expected frames of at most 64 MiB (frame_memory_mib), one of 4096x40') == 1
+    assert log.count('image dropped: ') == 2
 
 
 def test_a_bool_is_an_urgency(rear: Rear) -> None:

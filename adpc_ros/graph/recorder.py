@@ -8,50 +8,51 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from adpc_ros.graph.peer import Peer, joined
 from adpc_ros.graph.recording import Recording
-from adpc_ros.msg import SegmentationStatus
+from adpc_ros.ros.conversions import MESSAGES
+from adpc_ros.ros.publication import TOPICS
 
-#: What the node publishes of each frame, below its name.
-OUTPUTS: Mapping[str, type] = MappingProxyType(
-    {
-        'output/mask': Image,
-        'output/confidence': Image,
-        'output/status': SegmentationStatus,
-    }
-)
+#: What a planner needs of each frame.
+OUTPUTS = ('output/mask', 'output/confidence', 'output/status')
 DEPTH = 50  # of the queues: nothing may be lost while one is slow
 
 
 def listen(
     peer: Peer,
     take: Callable[[str, Any, int], Any],
-    topics: Mapping[str, type] = OUTPUTS,
+    topics: Iterable[str] = OUTPUTS,
     raw: bool = False,
 ) -> None:
     """
-    Subscribe to what the segmentation node publishes.
+    Subscribe to what the segmentation node publishes; not to types that are not installed.
 
     :param take: called with the topic, the message and the time of receipt in nanoseconds.
-    :param topics: below the node's name, with their types.
+    :param topics: of :data:`adpc_ros.ros.publication.TOPICS`.
     :param raw: take the bytes of messages.
     """
 
     def heard(topic: str, message: Any) -> None:
         take(topic, message, peer.node.get_clock().now().nanoseconds)
 
-    for topic, kind in topics.items():
+    for topic in topics:
+        kind, _, loose, kept = TOPICS[topic]
+        if kind not in MESSAGES:
+            continue
+        qos = QoSProfile(
+            depth=DEPTH,
+            reliability=ReliabilityPolicy.BEST_EFFORT if loose else ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE,
+        )
         peer.node.create_subscription(
-            kind, f'/{peer.of}/{topic}', partial(heard, topic), QoSProfile(depth=DEPTH), raw=raw
+            MESSAGES[kind], f'/{peer.of}/{topic}', partial(heard, topic), qos, raw=raw
         )
 
 

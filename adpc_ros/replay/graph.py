@@ -21,15 +21,15 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
-from adpc_ros.bag import RAW_TYPE
 from adpc_ros.graph.camera import Camera
 from adpc_ros.graph.peer import Peer, joined
 from adpc_ros.graph.recorder import listen
 from adpc_ros.graph.schedule import Answer, Event, Frame, Urgent
-from adpc_ros.msg import SegmentationStatus, Urgency
-from adpc_ros.replay.output import TOPICS, OutputBag
+from adpc_ros.msg import Urgency
+from adpc_ros.replay.output import OutputBag
 from adpc_ros.replay.source import FrameArrival, PlannedUrgency, Source, UrgencyArrival
 from adpc_ros.ros.conversions import array_to_image
+from adpc_ros.ros.decoding import RAW_TYPE, decoded
 from adpc_ros.runtime.scheduler import Level
 
 _LEAD_S = 1.0  # of clock alone, so that all have found it
@@ -78,7 +78,7 @@ class Player:
             return frame.data  # as it was recorded, bytes and all
         header = Header(stamp=_message(Time, frame.stamp_ns), frame_id=frame.frame_id)
         try:
-            return array_to_image(frame.image(), header)
+            return array_to_image(decoded(frame.image()), header)
         except ValueError as error:  # sent all the same: it is for the node to reject
             self._log.warning(f'frame {frame.number}: {error}')
             return Image(header=header)
@@ -112,16 +112,12 @@ def record(path: Path, namespace: str) -> None:
         latest_ns = max(latest_ns, received_ns)
         out.write(topic, latest_ns, data)
 
-    kinds = {
-        topic: Image if kind == RAW_TYPE else SegmentationStatus
-        for topic, (kind, _) in TOPICS.items()
-    }
     with (
         OutputBag(path, namespace) as out,
         contextlib.suppress(KeyboardInterrupt),
         joined('recorder', parameter_overrides=on_clock) as peer,
     ):
-        listen(peer, take, kinds, raw=True)
+        listen(peer, take, out.topics, raw=True)
         peer.announce()
         peer.run()
 

@@ -15,6 +15,7 @@ from adpc_ros.replay.output import OutputBag, read_output
 from adpc_ros.replay.records import FrameRecord, record_of
 from adpc_ros.replay.run import Replayed, Urgent
 from adpc_ros.replay.source import FrameArrival, Source, nanoseconds
+from adpc_ros.ros.decoding import decoded
 from adpc_ros.ros.parameters import Parameters
 
 GRAPH = 'adpc_ros.replay.graph'
@@ -38,7 +39,7 @@ def replay_live(
     """
     first = next(arrival for arrival in source if isinstance(arrival, FrameArrival))
     try:
-        height, width = first.image().shape[:2]
+        height, width = decoded(first.image()).shape[:2]
     except ValueError:
         height, width = parameters.warmup_height, parameters.warmup_width
     chosen = dataclasses.replace(

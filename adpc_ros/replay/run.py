@@ -14,8 +14,12 @@ from adpc_ros.replay.output import OutputBag
 from adpc_ros.replay.records import FrameRecord, record_of
 from adpc_ros.replay.simulation import Simulation
 from adpc_ros.replay.source import Arrival, FrameArrival, Source, UrgencyArrival
+from adpc_ros.ros import publication
 from adpc_ros.ros.parameters import Parameters
+from adpc_ros.ros.publication import Network
 from adpc_ros.runtime.engine import Result
+from adpc_ros.runtime.images import confident_threshold
+from adpc_ros.runtime.memory import budget_of
 from adpc_ros.runtime.plan import core_count, make_plan
 from adpc_ros.runtime.scheduler import DropReason
 
@@ -62,6 +66,13 @@ def simulate(
     dtype: torch.dtype = getattr(torch, parameters.precision)
     plan = make_plan(checkpoint.network, parameters.device, dtype, threads)
     policy = parameters.policy(plan.exit_count, checkpoint.advised_exit)
+    network = Network(
+        checkpoint.identity,
+        checkpoint.classes,
+        plan.exit_count,
+        confident_threshold(checkpoint.network.config),
+        checkpoint.advised_exit,
+    )
     records: dict[int, FrameRecord] = {}
     urgencies: list[Urgent] = []
 
@@ -70,9 +81,12 @@ def simulate(
 
     def on_result(result: Result, time_ns: int) -> None:
         frame: FrameArrival = result.frame.tag
-        status = out.write_result(
-            result, seconds(time_ns), time_ns, plan.exit_count, checkpoint.identity
-        )
+        status = None
+        for topic, value in publication.results(
+            result, lambda: seconds(time_ns), network, parameters
+        ):
+            message = out.publish(topic, time_ns, value, frame)
+            status = message if topic == 'output/status' else status
         records[frame.number] = record_of(
             frame.number, frame.time_ns, frame.stamp_ns, time_ns, status
         )
@@ -93,7 +107,8 @@ def simulate(
 
     try:
         simulation = Simulation(
-            plan, policy, exit_s, source.start_ns, on_result, on_drop, parameters.adaptive
+            *(plan, policy, exit_s, source.start_ns, on_result, on_drop, parameters.adaptive),
+            budget_of(plan, parameters.frame_memory_mib, parameters.device),
         )
         with out:
             simulation.run(arrivals())

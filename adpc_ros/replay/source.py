@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adpc_ros.bag import URGENCY_TYPE, decode_message, image_topics, open_bag
+from adpc_ros.bag import URGENCY_TYPE, image_topics, open_bag
+from adpc_ros.ros.decoding import to_rgb
+from adpc_ros.runtime.deferred import Deferred
 from adpc_ros.runtime.scheduler import Level
 
 log = logging.getLogger(__name__)
@@ -42,17 +44,14 @@ class FrameArrival(NamedTuple):
         far_off = abs(self.time_ns - self.stamp_ns) > FAR_OFF_S * 1e9
         return self.time_ns if far_off else self.stamp_ns
 
-    def image(self) -> NDArray[np.uint8]:
+    def image(self) -> NDArray[np.uint8] | Deferred:
         """
-        Decode it.
+        View it, as the node does.
 
-        :return: (H, W, 3) uint8 RGB.
+        :return: (H, W, 3) uint8 RGB; deferred if it is to be decoded.
         :raises ValueError: if it is not an image that can be segmented.
         """
-        try:
-            return decode_message(self.message, self.kind)
-        except Exception as error:  # each decoder raises its own kinds
-            raise ValueError(str(error)) from error
+        return to_rgb(self.message, self.kind)
 
 
 class UrgencyArrival(NamedTuple):

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
 from adpc_ros.points.camera import Camera, Distortion, Model
 from adpc_ros.points.projection import Labels
-from adpc_ros.ros.conversions import LARGEST_PX, InvalidImage
+from adpc_ros.ros.decoding import LARGEST_PX, InvalidImage
 
 _COORDINATES = {PointField.FLOAT32: 'f4', PointField.FLOAT64: 'f8'}
 _MASK_ENCODINGS = {'mono8': 'u1', '8UC1': 'u1'}

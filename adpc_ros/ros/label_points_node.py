@@ -46,7 +46,7 @@ from adpc_ros.ros.cloud_conversions import (
     label_cloud,
     read_cloud,
 )
-from adpc_ros.ros.conversions import InvalidImage
+from adpc_ros.ros.decoding import InvalidImage
 from adpc_ros.ros.extrinsics import (
     Extrinsics,
     StatedExtrinsics,

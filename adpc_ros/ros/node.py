@@ -29,13 +29,15 @@ from adpc_ros.ros.allocator import give_freed_memory_back, keep_freed_memory
 from adpc_ros.ros.diagnostics import Diagnostics
 from adpc_ros.ros.inputs import Inputs
 from adpc_ros.ros.lifecycle import Interrupts, refuse_impossible_transitions
-from adpc_ros.ros.outputs import Network, Outputs
+from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
 from adpc_ros.ros.plans import watch_of
+from adpc_ros.ros.publication import Network
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime.cores import on_cores
 from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.images import confident_threshold
+from adpc_ros.runtime.memory import Budget, budget_of
 from adpc_ros.runtime.plan import Plan, core_count, make_plan
 
 CLASS_NAMES = 'class_names'  # a parameter that says and is not set
@@ -57,6 +59,7 @@ class SegmentationNode(LifecycleNode):
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
         self._inputs: Inputs | None = None
+        self._budget: Budget | None = None
         self._diagnostics = Diagnostics(self)
 
     # Lifecycle
@@ -91,6 +94,9 @@ class SegmentationNode(LifecycleNode):
             threads = values.threads or core_count()
             torch.set_num_threads(threads)
             plan = self._plan = make_plan(checkpoint.network, device, dtype, threads)
+        size = (values.warmup_height, values.warmup_width)
+        self._budget = budget_of(plan, values.frame_memory_mib, values.device)
+        self._budget.check(size)
         network = Network(
             checkpoint.identity,
             checkpoint.classes,
@@ -113,7 +119,7 @@ class SegmentationNode(LifecycleNode):
                     lambda network: make_plan(network, device, dtype, threads),
                 ),
             )
-            engine.warm_up((values.warmup_height, values.warmup_width))
+            engine.warm_up(size)
         self._diagnostics.configured(engine, outputs, values.device)
         self._say_class_names(network.classes.names)
         licence = checkpoint.info.get('licence')
@@ -127,10 +133,10 @@ class SegmentationNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe."""
-        engine, outputs = self._engine, self._outputs
-        assert engine is not None and outputs is not None
+        engine, outputs, budget = self._engine, self._outputs, self._budget
+        assert engine is not None and outputs is not None and budget is not None
         try:
-            self._inputs = Inputs(self, engine, outputs, self._warn_once)
+            self._inputs = Inputs(self, engine, outputs, budget, self._warn_once)
         except Exception as error:
             self.get_logger().error(f'cannot activate: {error or type(error).__name__}')
             return TransitionCallbackReturn.FAILURE
