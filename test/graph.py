@@ -25,7 +25,7 @@ from adpc_ros.graph import processes
 from adpc_ros.graph.camera import Camera
 from adpc_ros.graph.peer import BEST_EFFORT, Peer
 from adpc_ros.graph.processes import Process, python, with_parameters
-from adpc_ros.graph.recorder import OUTPUTS, listen
+from adpc_ros.graph.recorder import HEARD, listen
 from adpc_ros.msg import SegmentationStatus, Urgency
 
 __all__ = ['BEST_EFFORT', 'NODE', 'Client', 'NodeProcess']
@@ -74,7 +74,7 @@ class Client(Peer):
         self.confidences: list[Image] = []
         self.statuses: list[SegmentationStatus] = []
         self.order: list[str] = []
-        self._heard = dict(zip(OUTPUTS, (self.masks, self.confidences, self.statuses)))
+        self._heard = dict(zip(HEARD, (self.masks, self.confidences, self.statuses)))
         listen(self, self._take)
         self._stamp = 0
 
@@ -93,7 +93,7 @@ class Client(Peer):
     def connect(self, node: NodeProcess) -> None:
         """Wait until every topic has found its other end."""
         inputs = (self.camera.image, self.camera.urgency)
-        met = self.handshake(inputs, [f'/{self.of}/{topic}' for topic in OUTPUTS])
+        met = self.handshake(inputs, [f'/{self.of}/{topic}' for topic in HEARD])
 
         def connected() -> bool:
             assert not node.ended, node.log()

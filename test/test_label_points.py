@@ -219,7 +219,6 @@ def test_garbage_does_not_end_the_node(rig: Rig, tmp_path: Path) -> None:
         rig.plane('mask', 10_000, [1, 2, 3, 4], encoding='rgb8')
         rig.plane('mask', 10_000, [1, 2], height=2**31)
         rig.plane('confidence', 10_000, [], data=empty)
-        rig.cloud(10_000, width=0, data=empty)
         rig.cloud(10_000, fields=[])
         rig.cloud(10_000, width=1000)
         rig.cloud(10_000, point_step=0)
@@ -244,9 +243,38 @@ def test_garbage_does_not_end_the_node(rig: Rig, tmp_path: Path) -> None:
         rig.frame(10_300)
         rig.cloud(10_300)
         assert rig.labels(node, 5)[0] == [0, 1, 2, 3, 255, 255]
-        assert "got 'rgb8'" in node.log() and 'expected a cloud with points' in node.log()
+        for said in ("got 'rgb8'", 'a field x of', '(1x1000 points), got 72', 'point_step > 0'):
+            assert node.log().count(said) == 1  # one does not hide another
         assert node.stop() == 0
         assert 'Traceback' not in node.log()
+
+
+def test_a_cloud_without_points_is_published_without_a_mask(rig: Rig, tmp_path: Path) -> None:
+    with start(tmp_path, IDENTITY, 'max_wait_s:=0.1', 'publish_unlabelled:=false') as node:
+        rig.connect(node)
+        sent = rig.cloud(10_000, width=0, row_step=0, data=array.array('B'))
+        assert rig.labels(node) == ([], [])
+        (result,) = rig.clouds
+        assert (result.header, result.height, result.width) == (sent.header, 1, 0)
+        assert [field.name for field in result.fields] == ['x', 'y', 'z', 'confidence', 'label']
+        assert 'WARN' not in node.log()
+
+
+def test_a_lens_that_is_not_known_is_said_once_until_a_known_one_comes(
+    rig: Rig, tmp_path: Path
+) -> None:
+    with start(tmp_path, IDENTITY, 'max_wait_s:=0.1') as node:
+        rig.connect(node)
+        rig.camera_info(distortion_model='omnidirectional', d=[0.1] * 4)
+        for i in range(3):
+            rig.frame(10_000 + 100 * i)
+            rig.cloud(10_000 + 100 * i)
+            assert rig.labels(node, i + 1)[0] == [255] * 6
+        assert node.log().count("got 'omnidirectional' with coefficients [0.1") == 1
+        rig.camera_info(distortion_model='Kannala_Brandt4', d=[0.0] * 5)
+        rig.frame(10_300)
+        rig.cloud(10_300)
+        assert rig.labels(node, 4)[0] == [0, 1, 2, 3, 255, 255]
 
 
 @pytest.mark.parametrize(
@@ -256,6 +284,10 @@ def test_garbage_does_not_end_the_node(rig: Rig, tmp_path: Path) -> None:
         ('extrinsics:=[0.0,0.0,0.0,0.0,0.0,0.0,0.0]', 'unit quaternion'),
         ('max_wait_s:=-1.0', 'max_wait_s'),
         ('confidence_field:=label', 'expected two names'),
+        (
+            'max_wait_s:=1',
+            'label_points: max_wait_s: expected a number with a point, as 1.0, got 1\n',
+        ),
         (
             'qos_overrides./label_points/input/points.subscription.reliability:=sometimes',
             'sometimes',

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from builtin_interfaces.msg import Duration, Time
-from graph import BEST_EFFORT, Client, NodeProcess
+from graph import BEST_EFFORT, NODE, Client, NodeProcess
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from networks import random_network
@@ -356,6 +356,8 @@ def test_an_interrupt_ends_the_node_cleanly_in_mid_frame(
         ('xpu', 'cannot configure'),
         ('exits', 'expected min_exit <= max_exit'),
         ('precision', "expected one of float32, bfloat16, got 'half'"),
+        ('type', "adpc_ros: threads: expected an integer, got 'two'\n"),
+        ('file', 'adpc_ros: nope.yaml: No such file or directory\n'),
     ],
 )
 def test_what_is_wrong_at_the_start_is_said_and_ends_the_node(
@@ -374,10 +376,13 @@ def test_what_is_wrong_at_the_start_is_said_and_ends_the_node(
         'xpu': ['device:=abacus'],
         'exits': ['min_exit:=3', 'max_exit:=2'],
         'precision': ['precision:=half'],
+        'type': ['threads:=two'],
     }.get(fault, [])
-    with NodeProcess(folder, f'weights:={path}', *extra) as node:
+    command = [*NODE, '--ros-args', '--params-file', 'nope.yaml'] if fault == 'file' else NODE
+    with NodeProcess(folder, f'weights:={path}', *extra, command=command) as node:
         assert node.process.wait(60) == 1
         assert message in node.log()
+        assert '\n' not in message or node.log() == message, 'one line'
         assert 'Traceback' not in node.log()
 
 

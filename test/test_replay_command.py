@@ -24,6 +24,7 @@ from adpc_ros.network.worth import ExitTimes, Worth
 from adpc_ros.replay import expectation
 from adpc_ros.replay.output import read_output, values_of
 from adpc_ros.replay.settings import exit_seconds, parameters, urgency
+from adpc_ros.ros.parameters import Parameters
 
 EVENTS: list[Shot | Call] = [
     *(Shot(at) for at in (0, 10, 20, 140)),
@@ -119,7 +120,7 @@ def test_the_same_drive_gives_the_same_bytes_whatever_holds_it(
 
 def test_masks_are_those_of_the_plan_at_that_exit(tmp_path: Path, bag: Path, weights: str) -> None:
     from adpc_ros.bag import BagDrive
-    from adpc_ros.runtime.plan import make_plan
+    from adpc_ros.runtime.make_plan import make_plan
 
     out = tmp_path / 'out.mcap'
     replay(bag, out, weights)
@@ -266,6 +267,7 @@ def test_faults_of_the_input_are_said_in_a_line(
         (bag, ['--against', bag], 'expected /adpc/output/mask'),
         (bag, ['--urgency-at', '1:NOW'], 'expected T[:LEVEL[:HOLD]]'),
         (bag, ['--exit-s', '0.1,0.1'], 'expected the seconds of 4 exits'),
+        (bag, ['--params', tmp_path / 'nowhere.yaml'], 'nowhere.yaml'),
         (bag, ['--max-exit', '256'], 'max_exit: expected 0 to 255'),
         (bag, ['--namespace', 'adpc'], 'expected an absolute name'),
         (bag, ['--labels', tmp_path], 'expected a folder of label PNGs'),
@@ -323,13 +325,73 @@ def test_settings_are_read(tmp_path: Path) -> None:
             exit_seconds(text)
     assert urgency('1.5')[:] == (1.5, 2, 0.0)
     assert urgency('1:elevated:0.5')[:] == (1.0, 1, 0.5)
-    file = tmp_path / 'adpc.param.yaml'
-    file.write_text('/**: {ros__parameters: {min_exit: 2, deadline_s: 0.2, use_sim_time: true}}')
-    found = parameters(file, {'deadline_s': 0.1})
-    assert (found.min_exit, found.deadline_s) == (2, 0.1)
-    file.write_text('/**: {ros__parameters: {deadline_s: 1}}')
-    with pytest.raises(ValueError, match='deadline_s: expected float, got 1'):
+
+
+def test_the_packaged_parameter_file_holds_the_defaults(caplog: pytest.LogCaptureFixture) -> None:
+    from shared import ROOT
+
+    assert parameters(ROOT / 'config' / 'adpc.param.yaml', {}) == Parameters()
+    assert caplog.text == ''
+
+
+DUMP = """
+/front/adpc:
+  ros__parameters:
+    class_names: [road, car]
+    cores: [0, 1]
+    deadline_s: 2e-1
+    min_exit: 2
+    qos_overrides:
+      /front/adpc/output/mask: {publisher: {depth: 2, reliability: reliable}}
+    start_type_description_service: true
+    use_sim_time: true
+    weights: ''
+rear:
+  adpc: {ros__parameters: {min_exit: 3, deadlines_s: 0.1}}
+"""
+
+
+def test_a_parameter_file_is_the_nodes_by_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / 'dump.yaml'
+    file.write_text(DUMP)
+    found = parameters(file, {'deadline_s': 0.1}, '/front/adpc')
+    assert found == Parameters(cores=(0, 1), deadline_s=0.1, min_exit=2)
+    assert caplog.text == ''
+    assert parameters(file, {}, '/rear/adpc') == Parameters(min_exit=3)
+    assert caplog.messages == ['deadlines_s: no parameter of this node; is deadline_s meant?']
+    caplog.clear()
+    assert parameters(file, {}) == Parameters()
+    assert caplog.messages == [
+        f'{file} has no parameters for /adpc, only for /front/adpc, rear/adpc'
+    ]
+
+
+@pytest.mark.parametrize(
+    'values, words',
+    [
+        ('deadline_s: 1', 'deadline_s: expected a number with a point, as 1.0, got 1'),
+        ('threads: two', "threads: expected an integer, got 'two'"),
+        ('threads: true', 'threads: expected an integer, got True'),
+        ('cores: a-b', "cores: expected a list of integers, got 'a-b'"),
+        ('cores: [0.0]', 'cores: expected a list of integers, got [0.0]'),
+        ('weights: []', 'weights: expected a text, got no value'),
+        ('adaptive: 1', 'adaptive: expected true or false, got 1'),
+        ('max_exit: 256', 'max_exit: expected 0 to 255, got 256'),
+        ('deadline_s: .nan', 'deadline_s: expected 0.0 to 60.0, got nan'),
+        ('precision: half', "precision: expected one of float32, bfloat16, got 'half'"),
+        ('min_exit:', 'line 1: expected a value of min_exit'),
+    ],
+)
+def test_what_a_node_refuses_is_an_error_with_the_files_path(
+    tmp_path: Path, values: str, words: str
+) -> None:
+    file = tmp_path / 'wrong.yaml'
+    file.write_text(f'/**: {{ros__parameters: {{{values}}}}}')
+    with pytest.raises(ValueError) as caught:
         parameters(file, {})
+    assert str(caught.value).startswith(f'{file}: {words}')
 
 
 def test_a_live_replay_goes_through_the_node(tmp_path: Path, weights: str) -> None:

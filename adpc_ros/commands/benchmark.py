@@ -180,7 +180,7 @@ def _subject(options: argparse.Namespace) -> Subject:
 def _announce(threads: int | None) -> int:
     """Warn of a busy machine; gives the number of threads."""
     announce_load()
-    from adpc_ros.runtime.plan import core_count
+    from adpc_ros.runtime.cores import core_count
 
     return threads or core_count()
 

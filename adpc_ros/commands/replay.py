@@ -183,7 +183,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
     }
     if options.no_masks:
         changes['adaptive'] = False
-    return parameters(options.params, changes)
+    return parameters(options.params, changes, options.namespace)
 
 
 def _replay(

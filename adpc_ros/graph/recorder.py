@@ -20,22 +20,23 @@ from adpc_ros.graph.recording import Recording
 from adpc_ros.ros.conversions import MESSAGES
 from adpc_ros.ros.publication import TOPICS
 
-#: What a planner needs of each frame.
-OUTPUTS = ('output/mask', 'output/confidence', 'output/status')
+#: What the node publishes of each frame that a planner reads, below its name.
+HEARD = ('output/mask', 'output/confidence', 'output/status')
 DEPTH = 50  # of the queues: nothing may be lost while one is slow
 
 
 def listen(
     peer: Peer,
     take: Callable[[str, Any, int], Any],
-    topics: Iterable[str] = OUTPUTS,
+    topics: Iterable[str] = HEARD,
     raw: bool = False,
 ) -> None:
     """
-    Subscribe to what the segmentation node publishes; not to types that are not installed.
+    Subscribe to what the segmentation node publishes.
 
     :param take: called with the topic, the message and the time of receipt in nanoseconds.
-    :param topics: of :data:`adpc_ros.ros.publication.TOPICS`.
+    :param topics: of :data:`adpc_ros.ros.publication.TOPICS`; those of a type that is not
+        installed are left out.
     :param raw: take the bytes of messages.
     """
 
@@ -43,17 +44,17 @@ def listen(
         take(topic, message, peer.node.get_clock().now().nanoseconds)
 
     for topic in topics:
-        kind, _, loose, kept = TOPICS[topic]
-        if kind not in MESSAGES:
-            continue
-        qos = QoSProfile(
-            depth=DEPTH,
-            reliability=ReliabilityPolicy.BEST_EFFORT if loose else ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE,
-        )
-        peer.node.create_subscription(
-            MESSAGES[kind], f'/{peer.of}/{topic}', partial(heard, topic), qos, raw=raw
-        )
+        about = TOPICS[topic]
+        quality = QoSProfile(depth=DEPTH)
+        if about.loose:
+            quality.reliability = ReliabilityPolicy.BEST_EFFORT
+        if about.kept:
+            quality.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        if about.kind in MESSAGES:
+            peer.node.create_subscription(
+                *(MESSAGES[about.kind], f'/{peer.of}/{topic}', partial(heard, topic), quality),
+                raw=raw,
+            )
 
 
 def main() -> int:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from builtin_interfaces.msg import Duration
-from rclpy.clock import ROSClock
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -15,6 +14,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Bool
 
 from adpc_ros.msg import Urgency
+from adpc_ros.ros.age import age_of, is_simulated
 from adpc_ros.ros.decoding import (
     InvalidImage,
     admitted,
@@ -140,17 +140,14 @@ class Inputs:
     def _age_s(self, stamp: Any) -> float:
         """Give the time since a stamp, in seconds, and warn of what makes no sense."""
         clock = self._node.get_clock()
-        simulated = isinstance(clock, ROSClock) and clock.ros_time_is_active
-        now_ns: int = clock.now().nanoseconds
-        if simulated and now_ns == 0:  # nothing has come on /clock yet
+        age_s = age_of(stamp, clock)
+        if age_s is None:
             return 0.0
-        # plain numbers: rclpy's Time takes no negative seconds
-        age_s: float = (now_ns - _nanoseconds(stamp)) / 1e9
         max_age_s = self._outputs.parameters.max_age_s
         if abs(age_s) > FAR_OFF_S:
             why = (
                 'do they and /clock come from the same source'
-                if simulated
+                if is_simulated(clock)
                 else ('is use_sim_time missing')
             )
             self._warn_once('stamp', f'image stamps are {age_s:.1f} s off the clock: {why}?')

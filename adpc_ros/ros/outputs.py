@@ -14,13 +14,14 @@ from std_msgs.msg import Header
 
 from adpc_ros.pictures import overlay
 from adpc_ros.ros import publication
+from adpc_ros.ros.age import age_of
 from adpc_ros.ros.conversions import MESSAGES, to_message
 from adpc_ros.ros.decoding import RAW_TYPE
 from adpc_ros.ros.parameters import Parameters
 from adpc_ros.ros.publication import TOPICS, Fields, Network, Topic, scaled
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime.deferred import Deferred
-from adpc_ros.runtime.engine import Result
+from adpc_ros.runtime.engine import Frame, Result
 
 _OVERLAY = 'debug/overlay'
 
@@ -81,7 +82,7 @@ class Outputs:
         if result.error is not None:
             self._node.get_logger().error(f'frame failed: {result.error}')
         given = publication.results(
-            result, time.monotonic, self.network, parameters, self.camera_info
+            result, time.monotonic, self.network, parameters, self.camera_info, self._age_s
         )
         values: dict[str, Any] = {}
         try:
@@ -101,10 +102,15 @@ class Outputs:
         """Publish an exit as it completes, to whoever has subscribed."""
         heard = {topic for topic in publication.PROGRESS if self._is_heard(topic)}
         if heard:
-            given = publication.progress(done, time.monotonic, self.network, self.parameters)
+            given = publication.progress(
+                done, time.monotonic, self.network, self.parameters, self._age_s
+            )
             for topic, value in given:
                 if topic in heard:
                     self._send(topic, value, done.frame.tag)
+
+    def _age_s(self, frame: Frame) -> float | None:
+        return age_of(frame.tag.stamp, self._node.get_clock())
 
     def _send(self, topic: str, value: Any, header: Header) -> None:
         self._publishers[topic].publish(to_message(value, header))

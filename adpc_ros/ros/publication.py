@@ -20,7 +20,7 @@ from adpc_ros.ros.parameters import Parameters
 from adpc_ros.runtime.scheduler import Publish
 
 if TYPE_CHECKING:  # cameras and recorders do without torch
-    from adpc_ros.runtime.engine import Result
+    from adpc_ros.runtime.engine import Frame, Result
     from adpc_ros.runtime.images import Rendered
 
 STATUS_TYPE = 'adpc_ros/msg/SegmentationStatus'
@@ -120,6 +120,7 @@ def results(
     network: Network,
     parameters: Parameters,
     camera_info: Any = None,
+    age_s: Callable[[Frame], float | None] = lambda _: None,
 ) -> Iterator[tuple[str, NDArray[Any] | Fields]]:
     """
     Give what belongs to a frame's result, in the order in which it is published.
@@ -127,6 +128,8 @@ def results(
     :param now_s: the time on the clock of the result; asked when the status is due.
     :param camera_info: the camera's latest sensor_msgs/CameraInfo, by its fields; None if there
         is none.
+    :param age_s: the time since a frame's stamp on the clock that stamps are of, in seconds, asked
+        when the status is due; None for that on the clock of the result.
     :return: topics of :data:`TOPICS`, and their values; without mask, confidence and camera_info
         if the frame failed.
     :raises OtherCamera: after all else, if the calibration is not of that image.
@@ -134,7 +137,7 @@ def results(
     scale = parameters.output_scale
     if result.exit is not None:
         yield from _images('output', result.exit.rendered, parameters)
-    yield 'output/status', status_fields(result, now_s(), network)
+    yield 'output/status', status_fields(result, now_s(), network, age_s(result.frame))
     if result.exit is not None and camera_info is not None:
         height, width = result.exit.rendered.class_ids.shape
         try:
@@ -145,25 +148,33 @@ def results(
 
 
 def progress(
-    done: Result, now_s: Callable[[], float], network: Network, parameters: Parameters
+    done: Result,
+    now_s: Callable[[], float],
+    network: Network,
+    parameters: Parameters,
+    age_s: Callable[[Frame], float | None] = lambda _: None,
 ) -> Iterator[tuple[str, NDArray[Any] | Fields]]:
     """
     Give what belongs to an exit of a frame that goes on.
 
-    :param done: without decision.
+    :param done: without decision; the rest as for :func:`results`.
     :return: as :func:`results` does.
     """
     assert done.exit is not None
     yield from _images('progress', done.exit.rendered, parameters)
-    yield 'progress/status', status_fields(done, now_s(), network)
+    yield 'progress/status', status_fields(done, now_s(), network, age_s(done.frame))
 
 
-def status_fields(result: Result, now_s: float, network: Network) -> Fields:
+def status_fields(
+    result: Result, now_s: float, network: Network, age_s: float | None = None
+) -> Fields:
     """
     Fill a SegmentationStatus.
 
     :param now_s: time of publication on the clock of the result.
+    :param age_s: time since the stamp then, in seconds; None for that on the clock of the result.
     """
+    latency_s = now_s - result.frame.captured_s if age_s is None else age_s
     decision, done = result.decision, result.exit
     urgency_stamp_ns, event_s, deadline_missed = 0, None, False
     if isinstance(decision, Publish):
@@ -181,7 +192,7 @@ def status_fields(result: Result, now_s: float, network: Network) -> Fields:
             'mean_confidence': done.mean_confidence if done else 0.0,
             'confident_share': done.confident_share if done else 0.0,
             'gimac': done.gimac if done else 0.0,
-            'latency': _span(now_s - result.frame.captured_s),
+            'latency': _span(latency_s),
             'compute_time': _span(done.time_s - result.started_s if done else 0.0),
             'preempt_time': _span(now_s - event_s if event_s is not None else 0.0),
             'frames_received': result.counters.received,
