@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from adpc_ros.labels import ClassSet
 from adpc_ros.ros.camera_info import mask_calibration
 from adpc_ros.ros.decoding import RAW_TYPE
-from adpc_ros.ros.parameters import Parameters
 from adpc_ros.runtime.scheduler import Publish
 
 if TYPE_CHECKING:  # cameras and recorders do without torch
+    from adpc_ros.ros.parameters import Parameters
     from adpc_ros.runtime.engine import Frame, Result
     from adpc_ros.runtime.images import Rendered
 
