@@ -58,7 +58,6 @@ class StreamPlanner:
         """
         self._node, self._node_id, self._changes = peer.node, node_id, changes
         self._instants = random.Random(0)
-        self._started_s, self._used_s = time.monotonic(), cpu_seconds(node_id)
         self._cpu_s, self._observed_s = 0.0, 0.0
         self._level = Urgency.ROUTINE
         self._recording = Recording()
@@ -78,14 +77,21 @@ class StreamPlanner:
         acts = [self._sample, self._ask]
         acts += [self._change_level] if urgency else []
         acts += [self._change_parameters] if changes else []
-        self._tasks = [Task(act) for act in acts]
+        self._acts, self._tasks = acts, list[Task]()
+        peer.when_found(self._begin)
         peer.announce()
+
+    def _begin(self) -> None:
+        """Begin once the node is there: what it takes to load is not judged."""
+        self._started_s, self._used_s = time.monotonic(), cpu_seconds(self._node_id)
+        self._tasks = [Task(act) for act in self._acts]
 
     def act(self) -> float:
         """Do what is due; gives the seconds until something is due again."""
         for task in self._tasks:
             task.look()
-        return min(task.due_s for task in self._tasks) - time.monotonic()
+        now_s = time.monotonic()
+        return min((task.due_s - now_s for task in self._tasks), default=SAMPLE_S)
 
     def recorded(self) -> dict[str, Any]:
         """Give what came, as values for JSON."""
