@@ -18,6 +18,7 @@ FORBIDDEN = {
     'network': rf'{ROS}|adpc_ros\.(?!labels$|labels\.|network)\w+',
     'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning)',
     'learning': rf'{ROS}|adpc_ros\.(msg|ros)',
+    'recording': r'rclpy|\w+_msgs|adpc_ros\.(?!recording|ros\.packaged)[\w.]+',
     'points': rf'{ROS}|adpc_ros\.(?!points)\w+',
     '.': ON_TOP,
 }
