@@ -44,7 +44,7 @@ def _listed_files(folder: Path, names: list[str], present: list[Path]) -> list[P
     found = [_place(folder, name) for name in names]
     lost = [name for name, file in zip(names, found) if file is None]
     if not lost:
-        return [file for file in found if file is not None]
+        return list(dict.fromkeys(file for file in found if file is not None))
     others = [file for file in present if file not in found]
     said = f'{folder}: metadata.yaml names {", ".join(lost)}'
     if len(others) != len(lost):
