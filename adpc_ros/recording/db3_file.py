@@ -56,7 +56,9 @@ class Db3File:
         try:
             with closing(self._open()) as database:
                 for time_ns, number, data in database.execute(f'{query}ORDER BY timestamp, id'):
-                    yield Stored(time_ns, number, data or b'')
+                    if not isinstance(time_ns, int) or not isinstance(data, bytes):
+                        raise sqlite3.DatabaseError('expected a time and bytes of each message')
+                    yield Stored(time_ns, number, data)
         except sqlite3.Error as error:
             raise self._broken(error) from error
 

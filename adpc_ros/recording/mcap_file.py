@@ -49,6 +49,10 @@ class _Record(NamedTuple):
     def end(self) -> int:
         return self.offset + self.length
 
+    @property
+    def is_message(self) -> bool:
+        return self.opcode == Opcode.MESSAGE and self.length >= _MESSAGE.size
+
 
 class _Chunk(NamedTuple):
     """Content of a chunk record; ``channels`` is None if any may be in it."""
@@ -131,6 +135,8 @@ class McapFile:
         statistics, indexed = None, 0
         try:
             for record in _walk(file, footer.summary_start, size - tail):
+                if record.end > size:
+                    return False
                 if record.opcode == Opcode.STATISTICS:
                     statistics = _parsed(records.Statistics.read, _content(file, record))
                 elif record.opcode == Opcode.CHUNK_INDEX:
@@ -167,9 +173,10 @@ class McapFile:
                 break
             if record.opcode == Opcode.CHUNK:
                 self._index_chunk(file, record, size)
-            if record.end > size or not record.opcode:
+            is_short = record.opcode == Opcode.MESSAGE and not record.is_message
+            if record.end > size or not record.opcode or is_short:
                 break
-            if record.opcode == Opcode.MESSAGE:
+            if record.is_message:
                 number, time_ns = _message(_content(file, record, _MESSAGE.size))
                 self._counts[number] += 1
                 places = self._loose.setdefault(number, array('q'))
@@ -192,7 +199,7 @@ class McapFile:
         for inner in _walk(content, 0, len(content.getvalue())):
             if inner.end > len(content.getvalue()):
                 break
-            if inner.opcode == Opcode.MESSAGE:
+            if inner.is_message:
                 number, time_ns = _message(_content(content, inner, _MESSAGE.size))
                 self._counts[number] += 1
                 times[number] = min(time_ns, times.get(number, time_ns))
@@ -227,7 +234,7 @@ class McapFile:
         for record in _walk(content, 0, size):
             if record.end > size:
                 break
-            if record.opcode == Opcode.MESSAGE:
+            if record.is_message:
                 number, time_ns = _message(_content(content, record, _MESSAGE.size))
                 if number in numbers:
                     data = content.read(record.length - _MESSAGE.size)
