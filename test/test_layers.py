@@ -19,6 +19,7 @@ FORBIDDEN = {
     'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning|graph)',
     'learning': rf'{ROS}|adpc_ros\.(msg|ros|graph)',
     'graph': r'adpc_ros\.(?!graph|msg|ros|runtime)\w+',
+    'recording': r'rclpy|\w+_msgs|adpc_ros\.(?!recording|ros\.(packaged|message_types))[\w.]+',
     'points': rf'{ROS}|adpc_ros\.(?!points)\w+',
     '.': ON_TOP,
 }

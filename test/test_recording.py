@@ -30,7 +30,9 @@ from mcap.writer import CompressionType, IndexType
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from adpc_ros.drive import BagDrive
+from adpc_ros.recording import storage as storage_of
 from adpc_ros.recording.reader import Recording
+from adpc_ros.recording.types import typestore_of
 from adpc_ros.replay.source import FrameArrival, Source, UrgencyArrival
 from adpc_ros.ros.message_types import RAW_TYPE, URGENCY_TYPE
 
@@ -157,6 +159,16 @@ def test_the_known_type_is_taken_where_the_definition_is_missing_or_broken(
     assert [int(frame.image[0, 0, 0]) for frame in BagDrive(path)] == [1, 2, 3, 4, 5]
     assert warning in caplog.text and bool(caplog.text) == bool(warning)
     assert not warning or 'topic /camera (sensor_msgs/msg/Image)' in caplog.text
+
+
+def test_a_definition_that_is_cut_anywhere_gives_the_same_message() -> None:
+    for end in range(0, len(IMAGE_DEFINITION), 5):
+        cut = IMAGE_DEFINITION[:end]
+        camera = storage_of.Channel(1, '/camera', RAW_TYPE, 'cdr', cut, 'ros2msg', '', 1)
+        store = typestore_of(camera, Path('a.mcap'))
+        message: Any = store.deserialize_cdr(grey(7, 12), RAW_TYPE)
+        assert (message.header.frame_id, message.header.stamp.nanosec) == ('front', 12), end
+        assert (message.encoding, set(message.data.tolist())) == ('rgb8', {7}), end
 
 
 def test_a_type_with_more_fields_is_read_by_its_own_definition(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ class Db3File:
         """Read the tables of topics and types."""
         self._path, self._shown = path, shown
         # a file that nobody writes to needs no lock, and so nothing is put beside it
-        alone = not any(Path(f'{path}{end}').exists() for end in ('-wal', '-journal'))
+        self._logs = [p for end in ('-wal', '-journal') if (p := Path(f'{path}{end}')).exists()]
+        alone = not self._logs
         self._uri = f'file:{quote(str(path))}?' + ('immutable=1' if alone else 'mode=ro')
         try:
             with closing(self._open()) as database:
@@ -40,27 +41,23 @@ class Db3File:
                         f'expected {pages * page} bytes, got {path.stat().st_size}'
                     )
                 self.channels = _channels(database)
+                start = database.execute('SELECT MIN(timestamp) FROM messages').fetchone()
+                self._start_ns: int = start[0] or 0
         except sqlite3.Error as error:
             raise self._broken(error) from error
 
     def streams(self, numbers: frozenset[int]) -> list[Stream]:
         """Give the messages of some channels as one stream."""
-        if not numbers:
-            return []
-        chosen = ', '.join(map(str, sorted(numbers)))
-        where = f'FROM messages WHERE topic_id IN ({chosen})'
-        try:
-            with closing(self._open()) as database:
-                (start_ns,) = database.execute(f'SELECT MIN(timestamp) {where}').fetchone()
-        except sqlite3.Error as error:
-            raise self._broken(error) from error
-        return [] if start_ns is None else [Stream(start_ns, self._messages(where))]
+        return [Stream(self._start_ns, self._messages(numbers))] if numbers else []
 
-    def _messages(self, where: str) -> Iterator[Stored]:
-        query = f'SELECT timestamp, topic_id, data {where} ORDER BY timestamp, id'
+    def _messages(self, numbers: frozenset[int]) -> Iterator[Stored]:
+        chosen = ', '.join(map(str, sorted(numbers)))
+        query = f'SELECT timestamp, topic_id, data FROM messages WHERE topic_id IN ({chosen}) '
         try:
             with closing(self._open()) as database:
-                for time_ns, number, data in database.execute(query):
+                for time_ns, number, data in database.execute(f'{query}ORDER BY timestamp, id'):
+                    if not isinstance(time_ns, int) or not isinstance(data, bytes):
+                        raise sqlite3.DatabaseError('expected a time and bytes of each message')
                     yield Stored(time_ns, number, data)
         except sqlite3.Error as error:
             raise self._broken(error) from error
@@ -71,8 +68,9 @@ class Db3File:
         return database
 
     def _broken(self, error: sqlite3.Error) -> ValueError:
+        logs = ', '.join(f'{log.name} lies beside it' for log in self._logs)
         return ValueError(
-            f'{self._shown}: broken recording: {error}. '
+            f'{self._shown}: broken recording: {error}{f" ({logs})" if logs else ""}. '
             f'What can be saved: sqlite3 {self._shown} .recover | sqlite3 MENDED.db3'
         )
 

@@ -44,7 +44,7 @@ def _listed_files(folder: Path, names: list[str], present: list[Path]) -> list[P
     found = [_place(folder, name) for name in names]
     lost = [name for name, file in zip(names, found) if file is None]
     if not lost:
-        return [file for file in found if file is not None]
+        return list(dict.fromkeys(file for file in found if file is not None))
     others = [file for file in present if file not in found]
     said = f'{folder}: metadata.yaml names {", ".join(lost)}'
     if len(others) != len(lost):
@@ -57,7 +57,7 @@ def _listed_files(folder: Path, names: list[str], present: list[Path]) -> list[P
 
 def _place(folder: Path, name: str) -> Path | None:
     """Find a file that metadata names, whatever folder it says, compressed or not any more."""
-    for place in (folder / name, folder / Path(name).name):
+    for place in (folder / Path(name).name, folder / name):
         for file in (place, place.with_name(f'{place.name}.zstd'), place.with_suffix('')):
             if file.is_file() and _STORAGE.search(file.name):
                 return file
@@ -86,7 +86,9 @@ def _listed(path: Path) -> list[str]:
     try:
         document: Any = yaml.safe_load(path.read_bytes())
         values = document['rosbag2_bagfile_information']
-        names = [str(name) for name in values['relative_file_paths'] or []]
+        names = values['relative_file_paths'] or []
+        if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
+            raise TypeError(f'expected names in relative_file_paths, got {names!r}')
     except (OSError, yaml.YAMLError, UnicodeError, KeyError, TypeError) as error:
         log.warning('%s: expected the metadata of a recording: %r', path, error)
         return []

@@ -119,11 +119,11 @@ class Recording:
         return self._stores[topic].deserialize_cdr(data, topic.kind)
 
     def _open(self, path: Path, shown: Path) -> Storage:
-        from adpc_ros.recording import db3_file, mcap_file
+        from adpc_ros.recording import db3_file, mcap_file, mcap_records
 
         with path.open('rb') as file:
             head = file.read(16)
-        if head.startswith(mcap_file.MAGIC):
+        if head.startswith(mcap_records.MAGIC):
             return mcap_file.McapFile(path, shown)
         if head.startswith(db3_file.MAGIC):
             return db3_file.Db3File(path, shown)

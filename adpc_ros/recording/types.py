@@ -59,10 +59,11 @@ def typestore_of(channel: Channel, path: Path) -> Typestore:
     known_hash = known.hash_rihs01(channel.kind)
     try:
         types = _parsed(channel)
-        fields = dict(types[channel.kind][1])
-        for field, form in known.fielddefs[channel.kind][1]:
-            if fields.get(field) != form:
-                raise ValueError(f'it lacks the field {field} as it is known')
+        for kind in {channel.kind, *(types.keys() & known.fielddefs.keys())}:
+            fields = dict(types[kind][1])
+            for field, form in known.fielddefs[kind][1]:
+                if fields.get(field) != form:
+                    raise ValueError(f'{kind} lacks the field {field} as it is known')
         try:
             known.register(types)
             store = known
