@@ -266,7 +266,7 @@ def test_garbage_does_not_end_the_node(rig: Rig, tmp_path: Path) -> None:
         ('confidence_field:=label', 'expected two names'),
         (
             'max_wait_s:=1',
-            'label_points: max_wait_s: expected a number with a point, as 1.0, got 1\n',
+            'label_points: max_wait_s: expected a number with a point, as 1.0, got 1',
         ),
         (
             'qos_overrides./label_points/input/points.subscription.reliability:=sometimes',

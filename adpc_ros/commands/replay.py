@@ -125,9 +125,9 @@ def run(options: argparse.Namespace) -> int:
     check_output(options.out, [options.bag, options.against])
     expected = expectation.load(options.expect) if options.expect else None
     if expected is not None and expected.needs_agreement and options.against is None:
-        raise ValueError(f'{options.expect}: least agreement needs --against')
-    if expected is not None and expected.least_miou is not None and options.labels is None:
-        raise ValueError(f'{options.expect}: least_miou needs --labels')
+        raise ValueError(f'{options.expect}: min_agreement and min_mean_agreement need --against')
+    if expected is not None and expected.min_miou is not None and options.labels is None:
+        raise ValueError(f'{options.expect}: min_miou needs --labels')
     if options.against is not None:
         agreement.check(options.against, options.namespace)
     if options.labels is not None:
