@@ -70,3 +70,10 @@ def test_a_camera_that_is_not_calibrated_stays_so() -> None:
 def test_a_calibration_of_another_size_is_an_error() -> None:
     with pytest.raises(ValueError, match='expected camera_info of a 480x640 image, got one of'):
         mask_calibration(info((2, 2)), (480, 640), 1)
+
+
+@pytest.mark.parametrize('roi', [(400, 0, 300, 200), (0, 300, 300, 200), (8, 0, 0, 0)])
+def test_a_region_beyond_the_calibrated_image_is_an_error(roi: tuple[int, int, int, int]) -> None:
+    size = (roi[3] or 480, roi[2] or 640)
+    with pytest.raises(ValueError, match='a region of interest within the 480x640 pixels'):
+        mask_calibration(info(roi=roi), size, 1)

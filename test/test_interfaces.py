@@ -73,6 +73,7 @@ def nodes(folder: Path) -> Iterator[tuple[NodeProcess, NodeProcess]]:
         'compressed_input:=true',
         'urgency_type:=bool',
         'use_sim_time:=true',
+        'frame_memory_mib:=64',
         f'{QOS}input/image.subscription.reliability:=reliable',
         f'{QOS}output/mask.publisher.reliability:=best_effort',
         f'{QOS}output/mask.publisher.depth:=2',
@@ -113,8 +114,8 @@ class Rear(Client):
     def __init__(self) -> None:
         super().__init__('rear/adpc', CompressedImage, Bool)
         reliable = QoSProfile(depth=5)
-        self.node.destroy_publisher(self._image)
-        self._image = self.node.create_publisher(
+        self.node.destroy_publisher(self.camera.image)
+        self.camera.image = self.node.create_publisher(
             CompressedImage, '/rear/adpc/input/image', reliable
         )
         self.loose_masks: list[Image] = []
@@ -177,7 +178,7 @@ def subscribed(client: Client, kind: type, topic: str, qos: QoSProfile) -> list[
     """Give a list that fills, once the topic has found its other end."""
     received: list[Any] = []
     subscription = client.node.create_subscription(
-        kind, f'/{client._name}/{topic}', received.append, qos
+        kind, f'/{client.of}/{topic}', received.append, qos
     )
     client.wait(lambda: client.node.count_publishers(subscription.topic_name))
     client.spin(0.5)
@@ -389,10 +390,10 @@ def test_a_storm_of_urgency_leaves_one_result_for_each_frame(front: Client) -> N
 
 def test_a_camera_that_starts_again_is_heard(front: Client) -> None:
     segmented(front, front.image)
-    front.node.destroy_publisher(front._image)
+    front.node.destroy_publisher(front.camera.image)
     front.spin(0.2)
-    front._image = front.node.create_publisher(Image, '/front/adpc/input/image', BEST_EFFORT)
-    front.wait(front._image.get_subscription_count)
+    front.camera.image = front.node.create_publisher(Image, '/front/adpc/input/image', BEST_EFFORT)
+    front.wait(front.camera.image.get_subscription_count)
     front.spin(0.5)
     segmented(front, front.image)
     assert len(front.masks) == 2
@@ -428,16 +429,20 @@ def test_compressed_images_are_segmented_and_broken_ones_counted(
     before = rear.statuses[-1]
     whole = rear.compressed('PNG')
     rear.wait(lambda: len(rear.statuses) == 3)
-    for data in (b'', b'garbage' * 99, whole.data[: len(whole.data) // 2]) * 2:
+    huge = io.BytesIO()  # small as a file, gigabytes of features
+    Pillow.new('L', (4096, 4096)).save(huge, 'PNG')
+    broken = (b'', b'garbage' * 99, whole.data[: len(whole.data) // 2], huge.getvalue())
+    for data in broken * 2:
         rear.send(CompressedImage(header=whole.header, format='png', data=data))
         rear.spin(0.1)
     rear_frame(rear, rear.compressed)
     last = rear.statuses[-1]
-    assert last.frames_dropped - before.frames_dropped == 6
+    assert last.frames_dropped - before.frames_dropped == 8
     assert last.frames_segmented - before.frames_segmented == 2
     log = nodes[1].log()
     assert log.count('expected JPEG or PNG') + log.count('broken PNG') == 1
-    assert log.count('image dropped: ') == 1
+    assert log.count('expected frames of at most 64 MiB (frame_memory_mib), one of 4096x40') == 1
+    assert log.count('image dropped: ') == 2
 
 
 def test_a_bool_is_an_urgency(rear: Rear) -> None:

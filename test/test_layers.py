@@ -15,9 +15,10 @@ ROS = r'rclpy|\w+_msgs|builtin_interfaces|ament_\w+|cv_bridge|rosbags|launch|lau
 ON_TOP = r'adpc_ros\.(__main__|demo)'
 # layer: what none of its modules may import, at the top or inside a function
 FORBIDDEN = {
-    'network': rf'{ROS}|adpc_ros\.(?!labels$|labels\.|network)\w+',
-    'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning)',
-    'learning': rf'{ROS}|adpc_ros\.(msg|ros)',
+    'network': rf'{ROS}|adpc_ros\.(?!(files|labels)(\.|$)|network)\w+',
+    'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning|graph)',
+    'learning': rf'{ROS}|adpc_ros\.(msg|ros|graph)',
+    'graph': r'adpc_ros\.(?!graph|msg|ros|runtime)\w+',
     'points': rf'{ROS}|adpc_ros\.(?!points)\w+',
     '.': ON_TOP,
 }

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -271,7 +272,7 @@ def test_garbage_is_dropped_counted_and_warned_of_once(
         )
         assert log.count('expected an image with pixels') == 1
         assert log.count('expected step >= 384') == 1
-        assert log.count('expected 36864 bytes (height x step)') == 1
+        assert log.count('expected 36864 bytes (96 rows of step 384)') == 1
         assert log.count('expected level 0 ROUTINE, 1 ELEVATED, 2 CRITICAL, got 77') == 1
         assert log.count('expected deadline and hold >= 0') == 1
         assert 'Traceback' not in log
@@ -497,10 +498,11 @@ def test_progress_shows_every_exit_while_somebody_listens(
 ) -> None:
     with NodeProcess(folder, f'weights:={weights}') as node:
         client.connect(node)
-        shown: dict[str, list[Image]] = {'mask': [], 'confidence': []}
+        shown: dict[str, list[Any]] = {'mask': [], 'confidence': [], 'status': []}
         for topic, into in shown.items():
+            kind = SegmentationStatus if topic == 'status' else Image
             client.node.create_subscription(
-                Image, f'/adpc/progress/{topic}', into.append, BEST_EFFORT
+                kind, f'/adpc/progress/{topic}', into.append, BEST_EFFORT
             )
         client.spin(0.5)
         sent = client.image()
@@ -509,6 +511,11 @@ def test_progress_shows_every_exit_while_somebody_listens(
         client.wait(lambda: len(client.masks) == 1)
         assert shown['mask'][-1].data == client.masks[0].data
         assert shown['mask'][0].data != shown['mask'][-1].data
+        reasons = {status.stop_reason for status in shown['status']}
+        assert reasons == {SegmentationStatus.RUNNING}
+        assert [status.exit_index for status in shown['status']] == [1, 2, 3, 4]
+        spent = [status.gimac for status in shown['status']]
+        assert spent == sorted(spent) and spent[-1] == client.statuses[0].gimac
 
 
 def test_an_urgency_level_ends_with_its_hold_and_old_frames_are_dropped(

@@ -240,9 +240,9 @@ def run_preempt(options: argparse.Namespace) -> None:
 
 
 def _spread(title: str, found: list[Preemption]) -> dict[str, float]:
-    import numpy as np
+    from adpc_ros.percentiles import spread
 
-    values_ms = [1e3 * stop.seconds for stop in found]
-    median, p99, most = (float(np.percentile(values_ms, q)) for q in (50, 99, 100))
+    values = spread([1e3 * stop.seconds for stop in found])
+    median, p99, most = (values[key] for key in ('median', 'p99', 'max'))
     print(f'{title:40} {len(found):5}  {median:8.2f}  {p99:8.2f}  {most:8.2f}')
     return {'median_ms': median, 'p99_ms': p99, 'max_ms': most, 'count': len(found)}

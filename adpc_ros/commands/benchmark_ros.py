@@ -71,7 +71,8 @@ def add_ros(kinds: Commands) -> None:
 
 def run_ros(options: argparse.Namespace) -> int:
     """Run node and client, print, and write the numbers; gives the exit status."""
-    from adpc_ros.benchmark.ros import TINY, measure, percentiles
+    from adpc_ros.benchmark.ros import TINY, measure
+    from adpc_ros.percentiles import spread
 
     weights = Path(options.weights) if options.weights else None
     if weights is not None and not weights.is_file():
@@ -89,7 +90,7 @@ def run_ros(options: argparse.Namespace) -> int:
     found = measure(
         *(options.size, options.seconds, weights, options.threads or 0, options.network or TINY)
     )
-    transport, urgency = percentiles(found.transport_ms), percentiles(found.urgency_to_mask_ms)
+    transport, urgency = spread(found.transport_ms), spread(found.urgency_to_mask_ms)
     _print_times(
         {
             'frame stamped to mask, less the computation': transport,

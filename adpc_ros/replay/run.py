@@ -21,6 +21,7 @@ from adpc_ros.runtime.cores import core_count
 from adpc_ros.runtime.engine import Result
 from adpc_ros.runtime.images import confident_threshold
 from adpc_ros.runtime.make_plan import make_plan
+from adpc_ros.runtime.memory import budget_of
 from adpc_ros.runtime.scheduler import DropReason
 
 
@@ -107,7 +108,8 @@ def simulate(
 
     try:
         simulation = Simulation(
-            plan, policy, exit_s, source.start_ns, on_result, on_drop, parameters.adaptive
+            *(plan, policy, exit_s, source.start_ns, on_result, on_drop, parameters.adaptive),
+            budget_of(plan, parameters.frame_memory_mib, parameters.device),
         )
         with out:
             simulation.run(arrivals())

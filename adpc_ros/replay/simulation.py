@@ -15,8 +15,10 @@ from itertools import accumulate
 
 from adpc_ros.network.macs import GI
 from adpc_ros.replay.source import FAR_OFF_S, Arrival, FrameArrival, UrgencyArrival
-from adpc_ros.runtime.deferred import Deferred
+from adpc_ros.ros.decoding import admitted
+from adpc_ros.runtime.deferred import Deferred, size_of
 from adpc_ros.runtime.engine import Frame, RenderedExit, Result
+from adpc_ros.runtime.memory import Budget
 from adpc_ros.runtime.plan import ComputedExit, Plan
 from adpc_ros.runtime.scheduler import (
     Action,
@@ -62,6 +64,7 @@ class Simulation:
         on_result: ResultSink = lambda result, time_ns: None,
         on_drop: DropSink = lambda frame, reason, time_ns: None,
         adaptive: bool = True,
+        budget: Budget | None = None,
     ) -> None:
         """
         Start idle, at ROUTINE.
@@ -74,6 +77,7 @@ class Simulation:
             nanoseconds; in order.
         :param on_drop: called for each frame that is dropped and did not fail, likewise.
         :param adaptive: False computes every position.
+        :param budget: of a frame; None for no limit.
         :raises ValueError: if there is not one positive duration for each exit.
         """
         if len(exit_s) != plan.exit_count or not all(0 < s < 1e6 for s in exit_s):
@@ -81,7 +85,7 @@ class Simulation:
                 f'expected the seconds of {plan.exit_count} exits, each > 0, got '
                 + ', '.join(f'{s:g}' for s in exit_s)
             )
-        self._plan, self._adaptive = plan, adaptive
+        self._plan, self._adaptive, self._budget = plan, adaptive, budget
         self._after_ns = [round(1e9 * s) for s in accumulate(exit_s)]
         self._start_ns = start_ns
         self._on_result, self._on_drop = on_result, on_drop
@@ -128,6 +132,8 @@ class Simulation:
         self._frame_id += 1
         try:
             image = arrival.image()
+            if self._budget is not None:
+                image = admitted(image, self._budget)
         except ValueError as error:
             _say_invalid(arrival, error)
             for action in self._scheduler.reject(self._frame_id):
@@ -148,8 +154,9 @@ class Simulation:
         tag = arrival._replace(message=None, data=b'')
         frame = Frame(self._frame_id, image, tag, self._now_s, captured_s)
         self._frames[frame.frame_id] = frame
-        size = image.size if isinstance(image, Deferred) else (image.shape[0], image.shape[1])
-        self._carry_out(self._scheduler.frame(frame.frame_id, self._now_s, captured_s, size))
+        self._carry_out(
+            self._scheduler.frame(frame.frame_id, self._now_s, captured_s, size_of(image))
+        )
 
     # The computation
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from adpc_ros.runtime.deferred import Deferred
+from adpc_ros.runtime.deferred import Deferred, size_of
+from adpc_ros.runtime.memory import Budget
 
 RAW_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
@@ -100,6 +101,19 @@ def decoded(image: NDArray[np.uint8] | Deferred) -> NDArray[np.uint8]:
     :raises InvalidImage: for broken data.
     """
     return image.decode() if isinstance(image, Deferred) else image
+
+
+def admitted(image: NDArray[np.uint8] | Deferred, budget: Budget) -> NDArray[np.uint8] | Deferred:
+    """
+    Give an image back if it fits the memory.
+
+    :raises InvalidImage: if it does not.
+    """
+    try:
+        budget.check(size_of(image))
+    except ValueError as error:
+        raise InvalidImage('memory', str(error)) from error
+    return image
 
 
 def raw_to_rgb(message: Any) -> NDArray[np.uint8] | Deferred:

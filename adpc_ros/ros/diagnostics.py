@@ -16,12 +16,13 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.lifecycle.managed_entity import ManagedEntity
 from rclpy.qos import QoSProfile
 
+from adpc_ros.percentiles import PERCENTILES
 from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.publication import Fields
 from adpc_ros.runtime.engine import Engine, Result
 from adpc_ros.runtime.scheduler import StopReason
 from adpc_ros.runtime.watchdog import Health
-from adpc_ros.runtime.window import PERCENTILES, Grade, Outcome, Summary, Window, judge
+from adpc_ros.runtime.window import Grade, Outcome, Summary, Window, judge
 
 PERIOD_S = 1.0
 MIB = 2**20

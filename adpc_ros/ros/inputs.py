@@ -15,11 +15,18 @@ from std_msgs.msg import Bool
 
 from adpc_ros.msg import Urgency
 from adpc_ros.ros.age import age_of, is_simulated
-from adpc_ros.ros.decoding import InvalidImage, compressed_to_rgb, is_turned, raw_to_rgb
+from adpc_ros.ros.decoding import (
+    InvalidImage,
+    admitted,
+    compressed_to_rgb,
+    is_turned,
+    raw_to_rgb,
+)
 from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime.deferred import Deferred
 from adpc_ros.runtime.engine import Engine
+from adpc_ros.runtime.memory import Budget
 from adpc_ros.runtime.scheduler import Level
 
 FAR_OFF_S = 10.0  # a stamp this far from the clock was made by another clock
@@ -29,17 +36,23 @@ class Inputs:
     """The subscriptions of an active node."""
 
     def __init__(
-        self, node: LifecycleNode, engine: Engine, outputs: Outputs, warn_once: WarnOnce
+        self,
+        node: LifecycleNode,
+        engine: Engine,
+        outputs: Outputs,
+        budget: Budget,
+        warn_once: WarnOnce,
     ) -> None:
         """
         Subscribe.
 
         :param engine: where frames and urgency go.
         :param outputs: where the calibration goes, and whose parameters are in force.
+        :param budget: of a frame.
         :raises RuntimeError: for a quality of service that does not exist.
         """
         self._node, self._engine, self._outputs = node, engine, outputs
-        self._warn_once = warn_once
+        self._budget, self._warn_once = budget, warn_once
         self._subscriptions: list[Subscription] = []
         self._first = True  # no compressed image has come yet
         chosen = outputs.parameters
@@ -100,7 +113,7 @@ class Inputs:
 
     def _take(self, message: Any, convert: Callable[[Any], Any]) -> None:
         try:
-            image = convert(message)
+            image = admitted(convert(message), self._budget)
         except InvalidImage as error:
             self._engine.reject()
             self._say_invalid(error)

@@ -55,6 +55,7 @@ from adpc_ros.ros.node_parameters import ParameterNode
 from adpc_ros.ros.starting import StartError, parameter_files, start
 
 WARN_EVERY_S = 10.0  # of each kind
+_MOST_KINDS = 100  # garbage can differ without end
 _TICK_S = 0.01  # how exactly a waiting cloud's time is kept
 _OVERRIDABLE = (
     QoSPolicyKind.HISTORY,
@@ -142,7 +143,7 @@ class LabelPointsNode(ParameterNode):
             try:
                 callback(*messages)
             except (InvalidImage, InvalidCloud) as error:
-                self._warn(callback.__name__, f'message ignored: {error}')
+                self._warn(f'{callback.__name__} {error.kind}', f'message ignored: {error}')
             except Exception as error:
                 self._warn(callback.__name__, f'message ignored: {error!r}')
 
@@ -178,7 +179,7 @@ class LabelPointsNode(ParameterNode):
             try:
                 self._publish(received, pair, reason)
             except InvalidCloud as error:
-                self._warn('cloud', f'cloud dropped: {error}')
+                self._warn(f'cloud {error.kind}', f'cloud dropped: {error}')
         if not self._pairing.waiting_count:
             self._timer.cancel()
         elif self._timer.is_canceled():
@@ -186,10 +187,11 @@ class LabelPointsNode(ParameterNode):
 
     def _publish(self, received: _Received, pair: Pair[_Plane] | None, reason: str) -> None:
         self._counts['clouds'] += 1
+        count = len(received.cloud.records)
+        labels = Labels(np.full(count, UNLABELLED, np.uint8), np.zeros(count, np.float32))
         try:
-            if pair is None:
-                raise _Unlabelled('mask', reason)
-            labels = self._labels(received, pair)
+            if count:  # else nothing is left unlabelled
+                labels = self._labels(received, pair, reason)
         except _Unlabelled as error:
             self._counts['unlabelled'] += 1
             what = 'left unlabelled' if self._values.publish_unlabelled else 'dropped'
@@ -200,15 +202,15 @@ class LabelPointsNode(ParameterNode):
             )
             if not self._values.publish_unlabelled:
                 return
-            count = len(received.cloud.records)
-            labels = Labels(np.full(count, UNLABELLED, np.uint8), np.zeros(count, np.float32))
         names = self._values.label_field, self._values.confidence_field
         self._output.publish(label_cloud(received.message, received.cloud, labels, *names))
 
-    def _labels(self, received: _Received, pair: Pair[_Plane]) -> Labels:
+    def _labels(self, received: _Received, pair: Pair[_Plane] | None, reason: str) -> Labels:
+        if pair is None:
+            raise _Unlabelled('mask', reason)
         info = self._camera_info
         if info is None:
-            raise _Unlabelled('camera_info', 'no camera_info has come')
+            raise _Unlabelled('no camera_info', 'no camera_info has come')
         frames = {pair.mask.frame_id, pair.confidence.frame_id, info.header.frame_id} - {''}
         if len(frames) > 1:
             raise _Unlabelled(
@@ -253,6 +255,8 @@ class LabelPointsNode(ParameterNode):
 
     def _warn(self, kind: str, text: str) -> None:
         """Say something of a kind, and not again for a while."""
+        if kind not in self._warned_s and len(self._warned_s) >= _MOST_KINDS:
+            kind = 'others'
         now_s = time.monotonic()
         if now_s - self._warned_s.get(kind, -WARN_EVERY_S) >= WARN_EVERY_S:
             self._warned_s[kind] = now_s

@@ -39,6 +39,7 @@ from adpc_ros.runtime.cores import core_count, on_cores
 from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.images import confident_threshold
 from adpc_ros.runtime.make_plan import make_plan
+from adpc_ros.runtime.memory import Budget, budget_of
 from adpc_ros.runtime.plan import Plan
 
 
@@ -60,6 +61,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
         self._inputs: Inputs | None = None
+        self._budget: Budget | None = None
         self._diagnostics = Diagnostics(self)
 
     # Lifecycle
@@ -94,6 +96,9 @@ class SegmentationNode(ParameterNode, LifecycleNode):
             threads = values.threads or core_count()
             torch.set_num_threads(threads)
             plan = self._plan = make_plan(checkpoint.network, device, dtype, threads)
+        size = (values.warmup_height, values.warmup_width)
+        self._budget = budget_of(plan, values.frame_memory_mib, values.device)
+        self._budget.check(size)
         network = Network(
             checkpoint.identity,
             checkpoint.classes,
@@ -116,7 +121,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
                     lambda network: make_plan(network, device, dtype, threads),
                 ),
             )
-            engine.warm_up((values.warmup_height, values.warmup_width))
+            engine.warm_up(size)
         self._diagnostics.configured(engine, outputs, values.device)
         self._say_class_names(network.classes.names)
         licence = checkpoint.info.get('licence')
@@ -130,10 +135,10 @@ class SegmentationNode(ParameterNode, LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe."""
-        engine, outputs = self._engine, self._outputs
-        assert engine is not None and outputs is not None
+        engine, outputs, budget = self._engine, self._outputs, self._budget
+        assert engine is not None and outputs is not None and budget is not None
         try:
-            self._inputs = Inputs(self, engine, outputs, self._warn_once)
+            self._inputs = Inputs(self, engine, outputs, budget, self._warn_once)
         except Exception as error:
             self.get_logger().error(f'cannot activate: {error or type(error).__name__}')
             return TransitionCallbackReturn.FAILURE
@@ -263,6 +268,7 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        interrupts.raises = False
         node.on_shutdown(LifecycleState(state_id=0, label='unknown'))
         executor.shutdown()
         node.destroy_node()

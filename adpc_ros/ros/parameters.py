@@ -42,6 +42,13 @@ class Parameters:
         0.0,
         3600.0,
     )
+    frame_memory_mib: int = field(
+        0,
+        'A frame that would take more memory is dropped, before any is taken; 0 for half of what '
+        'is free when the node is configured.',
+        0,
+        2**30,
+    )
     warmup_height: int = field(
         360,
         "Height of the image computed before the first frame: the camera's, since the first "

@@ -194,6 +194,11 @@ class CpuPlan:
         used: int = self._call('adpc_memory_bytes')
         return used
 
+    def bytes_for(self, size: tuple[int, int]) -> int:
+        """Give about what an image takes, as :meth:`adpc_ros.runtime.plan.Plan.bytes_for`."""
+        features: int = self._call('adpc_bytes_for', *size)
+        return features
+
     def segment(
         self,
         image: NDArray[np.uint8],

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adpc_ros.network.macs import GI
-from adpc_ros.runtime.deferred import Deferred
+from adpc_ros.runtime.deferred import Deferred, size_of
 from adpc_ros.runtime.images import Rendered
 from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.scheduler import (
@@ -193,11 +193,8 @@ class Engine:
             self._frame_id += 1
             frame = Frame(self._frame_id, image, tag, now_s, now_s - age_s)
             self._frames[frame.frame_id] = frame
-            if isinstance(image, Deferred):
-                size = image.size
-            else:
-                size = (image.shape[0], image.shape[1])
-            self._carry_out(self._scheduler.frame(frame.frame_id, now_s, frame.captured_s, size))
+            captured_s, size = frame.captured_s, size_of(image)
+            self._carry_out(self._scheduler.frame(frame.frame_id, now_s, captured_s, size))
         return frame.frame_id
 
     def reject(self) -> None:

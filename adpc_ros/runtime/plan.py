@@ -86,6 +86,15 @@ class Plan(Protocol):
         :raises ValueError: for another shape or dtype; for active maps without adaptivity.
         """
 
+    def bytes_for(self, size: tuple[int, int]) -> int:
+        """
+        Give about how many bytes features take for an image; nothing is allocated.
+
+        Not to be asked while another thread segments.
+
+        :param size: (H, W) in pixels.
+        """
+
     def logits(self) -> Tensor:
         """
         Give the class scores of the latest exit of the current or last segmentation.
