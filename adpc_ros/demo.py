@@ -26,7 +26,7 @@ from adpc_ros.frame import Drive, DriveFrame
 from adpc_ros.graph.processes import Processes, python
 from adpc_ros.graph.recording import Played
 from adpc_ros.graph.schedule import Act, Pace
-from adpc_ros.labels import ClassSet
+from adpc_ros.labels import IGNORE_ID
 from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.network.checkpoint import Checkpoint, load
 from adpc_ros.percentiles import spread
@@ -150,12 +150,10 @@ def draw(
     return written
 
 
-def judge(
-    frames: list[DriveFrame], drive_classes: ClassSet | None, checkpoint: Checkpoint
-) -> list[float] | None:
-    """Give the mIoU of every exit over all labelled frames; None without fitting labels."""
+def judge(frames: list[DriveFrame], checkpoint: Checkpoint) -> list[float] | None:
+    """Give the mIoU of every exit over all labelled frames; None where nothing is labelled."""
     pairs = [(f.image, f.label) for f in frames if f.label is not None]
-    if not pairs or drive_classes != checkpoint.classes:
+    if not any((label != IGNORE_ID).any() for _, label in pairs):
         return None
     return [round(m, 4) for m in evaluate(checkpoint.network, pairs).miou]
 
@@ -227,6 +225,9 @@ def main() -> int:
         checkpoint = load(weights)
         drive = open_drive(arguments.frames or None, arguments.bag or None)
         frames = collect(drive)
+        if drive.classes not in (None, checkpoint.classes):
+            print(f'labels are not judged: {drive.name} has other classes', file=sys.stderr)
+            frames = [frame._replace(label=None) for frame in frames]
         played = run_graph(frames, drive.rate_hz, weights, arguments.act_s, arguments.urgencies)
     except (OSError, RuntimeError, ValueError) as error:
         print(f'adpc_ros: {error}', file=sys.stderr)
@@ -235,7 +236,7 @@ def main() -> int:
         print('adpc_ros: interrupted', file=sys.stderr)
         return INTERRUPTED
     report = {'drive': drive.name, 'network': checkpoint.identity, **report_of(played)}
-    report['miou'] = judge(frames, drive.classes, checkpoint)
+    report['miou'] = judge(frames, checkpoint)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for old in [*arguments.out.glob('exits_*.png'), arguments.out / 'drive.webp']:
         old.unlink(missing_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -96,8 +98,8 @@ def typed(value: Any, kind: Any, name: str) -> Any:
     A whole number is also a finite number; nothing else is converted: no text is a number, and no
     true or false, either.
 
-    :param kind: bool, int, float, str, an enum of texts, ``dict[str, Any]``, ``tuple[T, ...]`` or
-        ``tuple[T, T]`` (a list in YAML), a union of these with None, or Any.
+    :param kind: bool, int, float, str, an enum of texts, ``dict[str, T]``, ``tuple[T, ...]`` or
+        ``tuple[T, T]`` (a list in YAML), a dataclass, a union of these with None, or Any.
     :param name: of the value, for the message.
     :raises ValueError: if it is of another type, or a number is not finite; says name and value.
     """
@@ -113,16 +115,47 @@ def typed(value: Any, kind: Any, name: str) -> Any:
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
             return {key: typed(each, arguments[1], f'{name}.{key}') for key, each in value.items()}
         raise ValueError(f'{name}: expected keys and values, got {_shown(value)}')
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        given = fields_of(value, kind, name)
+        try:
+            return kind(**given)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
     if issubclass(kind, enum.Enum):
         if value in [each.value for each in kind]:
             return kind(value)
         known = ', '.join(str(each.value) for each in kind)
         raise ValueError(f'{name}: expected one of {known}, got {_shown(value)}')
     if kind is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < sys.float_info.max else math.inf
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ValueError(f'{name}: expected {_NAMES[kind]}, got {_shown(value)}')
     return value
+
+
+def fields_of(values: Any, cls: Any, name: str = '') -> dict[str, Any]:
+    """
+    Check keys and values from YAML against the fields of a dataclass, see :func:`typed`.
+
+    :param cls: the dataclass; its field types name what each value must be.
+    :param name: of the values, for messages; empty for those of a whole file.
+    :return: the fields that were given, for ``cls``, which checks their ranges itself.
+    :raises ValueError: for unknown or missing keys, and values of another type.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f'{name}: expected keys and values, got {_shown(values)}')
+    place = f'{name}: ' if name else ''
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if unknown := values.keys() - fields.keys():
+        raise ValueError(
+            f'{place}unknown keys {sorted(map(str, unknown))}: expected {sorted(fields)}'
+        )
+    required = {k for k, f in fields.items() if f.default is dataclasses.MISSING}
+    if missing := required - values.keys():
+        raise ValueError(f'{place}missing keys {sorted(missing)}')
+    kinds = typing.get_type_hints(cls)
+    prefix = f'{name}.' if name else ''
+    return {key: typed(value, kinds[key], prefix + key) for key, value in values.items()}
 
 
 def _items(value: Any, kinds: tuple[Any, ...], name: str) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from PIL import Image
 from samples import blocks, write_sample, write_tree
 from shared import camvid
 
-from adpc_ros.labels import CITYSCAPES, IGNORE_ID, ClassSet
+from adpc_ros.labels import CAMVID, CITYSCAPES, IGNORE_ID, ClassSet
 from adpc_ros.learning.datasets import CamVid, Cityscapes, open_samples
 from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network import checkpoint
@@ -43,6 +43,31 @@ def test_label_ids_of_cityscapes_become_training_classes(tmp_path: Path) -> None
         assert label[value] == CITYSCAPES.id_of(name)
     assert sorted(label[label != IGNORE_ID]) == list(range(19))
     assert (label[[0, 1, 9, 10, 14, 18, 29, 30]] == IGNORE_ID).all()
+
+
+def test_training_ids_of_cityscapes_are_taken_where_there_are_no_others(tmp_path: Path) -> None:
+    root = write_cityscapes(tmp_path)
+    expected = Cityscapes(root / 'train')[0].label
+    for path in root.glob('gtFine/*/*/*_labelIds.png'):
+        Image.fromarray(expected).save(path.with_name(path.name.replace('Ids', 'TrainIds')))
+        if 'ulm' in path.name:
+            path.unlink()
+    np.testing.assert_array_equal(Cityscapes(root / 'train')[1].label, expected)
+
+
+def test_coarse_labels_of_cityscapes_are_taken_where_there_are_no_fine_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_cityscapes(tmp_path)
+    for path in root.glob('gtFine/*/*/*_labelIds.png'):
+        path.rename(path.with_name(path.name.replace('gtFine', 'gtCoarse')))
+    (root / 'gtFine').rename(root / 'gtCoarse')
+    (root / 'leftImg8bit/train/ulm/notes.txt').touch()
+    samples = Cityscapes(root / 'train')
+    assert len(set(samples[1].label.ravel())) == 20
+    assert caplog.messages == [
+        f'{root}/leftImg8bit/train: left out 1 files that are no *_leftImg8bit.png'
+    ]  # every id is known
 
 
 def test_a_missing_label_of_cityscapes_is_named(tmp_path: Path) -> None:
@@ -81,26 +106,6 @@ def test_weights_keep_classes_of_their_own(tmp_path: Path) -> None:
     assert checkpoint.load(path).classes == classes
 
 
-@pytest.mark.parametrize(
-    ('classes', 'message'),
-    [
-        ({'names': ['a', 'a']}, 'a class name is there twice'),
-        ({'values': {3: 'nothing'}}, "has no class 'nothing'"),
-        ({'values': {300: 'thing'}}, r'expected label values in 0\.\.255'),
-        ({'values': [1]}, r'classes\.yaml: '),
-        ({'vulnerable': ['person']}, 'expected vulnerable classes of the set, got person'),
-        ({'vulnerable': 'thing'}, "a list of class names as vulnerable, got 'thing'"),
-        ({'colours': [[1, 2, 3]]}, 'expected one colour for each of the 2 names'),
-        ({'colors': []}, r"unknown keys \['colors'\]"),
-    ],
-)
-def test_a_wrong_class_file_says_what(
-    tmp_path: Path, classes: dict[str, object], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        open_samples(write_folder(tmp_path, **classes))
-
-
 def test_a_class_file_must_be_there(tmp_path: Path) -> None:
     write_sample(tmp_path, 'a', *blocks(0))
     with pytest.raises(ValueError, match='class file missing: expected'):
@@ -117,8 +122,41 @@ def test_drives_and_lists_choose_images(tmp_path: Path) -> None:
     assert names_of(f'{data}?drives=drive0,drive2') == ['drive0_a', 'drive2_a']
     assert names_of(f'{data}?without=drive1') == ['drive0_a', 'drive2_a']
     (tmp_path / 'some.txt').write_text('drive2_a.jpg\ndrive1_a\n')
-    assert names_of(f'{data}?list={tmp_path}/some.txt') == ['drive1_a', 'drive2_a']
     assert names_of(f'{data}?list={tmp_path}/some.txt&without=drive2') == ['drive1_a']
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        'my drive.v1.0\nb',
+        'my drive.v1.0.jpg\nb.jpg\n',
+        '\ufeffmy drive.v1.0.png\r\n\r\nb.JPG\r\n',
+        '/data/CamVid/train/my drive.v1.0.jpg\n  b  \n',
+        'C:\\data\\my drive.v1.0.jpg\nimage/b.jpg label/b.png\n',
+    ],
+)
+def test_a_list_may_be_written_in_many_ways(tmp_path: Path, content: str) -> None:
+    for name in ('a', 'b', 'my drive.v1.0', 'my drive.v1.1'):
+        write_sample(tmp_path, name, *blocks(0))
+    (tmp_path / 'a list.txt').write_bytes(content.encode())
+    found = names_of(f'camvid:{tmp_path}?list={tmp_path}/a list.txt')
+    assert found == ['b', 'my drive.v1.0']
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'b\nmy drive', r'a\.txt: no image of the name my drive \(1 missing\)'),
+        (b'image/b.jpg label/c.png', 'no image of the name image/b.jpg label/c.png'),
+        (b'\r\n', 'none of 1 images, the first is b'),
+        ('b\nStraße'.encode('latin-1'), r'cannot read the list .*a\.txt: expected text in UTF-8'),
+    ],
+)
+def test_a_wrong_list_says_what(tmp_path: Path, content: bytes, message: str) -> None:
+    write_sample(tmp_path, 'b', *blocks(0))
+    (tmp_path / 'a.txt').write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        open_samples(f'camvid:{tmp_path}?list={tmp_path}/a.txt')
 
 
 def test_a_scale_resizes_on_reading(tmp_path: Path) -> None:
@@ -150,7 +188,7 @@ def test_a_broken_file_is_named(tmp_path: Path, kind: str) -> None:
         samples = open_samples(write_folder(tmp_path))
     for path in reversed(samples.pairs[1]):  # the label is read after the image
         path.write_bytes(path.read_bytes()[:20])
-        with pytest.raises(ValueError, match=f'cannot read {path}: expected an image'):
+        with pytest.raises(ValueError, match=f'cannot read {path}: expected an? (image|label)'):
             samples[1]
     assert samples[0].image.shape[2] == 3
     image, label = samples.pairs[0]
@@ -159,7 +197,7 @@ def test_a_broken_file_is_named(tmp_path: Path, kind: str) -> None:
         samples[0]
     label.unlink()
     with pytest.raises(ValueError, match=f'label missing: expected {label}'):
-        LabelledImages(samples.pairs, samples.classes, {})
+        LabelledImages(samples.pairs, samples.labels)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +207,10 @@ def test_a_broken_file_is_named(tmp_path: Path, kind: str) -> None:
         ('?scale=4.1', 'expected a scale above 0, at most 4, got 4.1'),
         ('?scale=nan', 'expected a scale above 0'),
         ('?scale=half', "expected a number in 'scale=half'"),
-        ('?drives=drive9', 'drives=drive9: none of 3 images, the first is drive0_a'),
+        ('?drives=drive9', 'none of 3 images begins with drive9, the first is drive0_a'),
+        ('?drives=drive0,drive9', 'none of 3 images begins with drive9'),
+        ('?without=drive9', 'none of 3 images begins with drive9'),
+        ('?without=drive', 'without=drive: none of 3 images, the first is drive0_a'),
         ('?drives=', 'expected drives=, .* or agree= with a value'),
         ('?seed=3', 'expected drives=, .* or agree= with a value'),
         ('?list=/nowhere.txt', 'cannot read the list /nowhere.txt'),
@@ -186,6 +227,55 @@ def test_a_wrong_choice_says_what(tmp_path: Path, choice: str, message: str) -> 
 def test_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match='expected camvid:FOLDER, cityscapes:FOLDER, folder:'):
         open_samples('kitti:somewhere')
+
+
+def write_camvid(root: Path, layout: str) -> Path:
+    """Write two samples in a layout in which CamVid is published; gives the split's folder."""
+    image, label, _ = blocks(0)
+    folder, labels, ending = {
+        'SegNet': (root / 'train', root / 'trainannot', ''),
+        'Kaggle': (root / 'train', root / 'train_labels', '_L'),
+        'original': (root / '701_StillsRaw_full', root / 'LabeledApproved_full', '_L'),
+    }[layout]
+    if ending:
+        label = np.vstack([CAMVID.colours, [(0, 0, 0)]]).astype(np.uint8)[label]
+        label[:8], label[8:16] = (192, 128, 192), (64, 64, 0)  # lorry or bus, pedestrian
+    for path, content in ((folder, image), (labels, label)):
+        path.mkdir(parents=True)
+        for name in ('0001TP_006690', '0016E5_00390'):
+            Image.fromarray(content).save(path / f'{name}{ending if path == labels else ""}.png')
+    return root if layout == 'original' else folder
+
+
+@pytest.mark.parametrize('layout', ['SegNet', 'Kaggle', 'original'])
+def test_camvid_is_read_as_it_is_published(
+    tmp_path: Path, layout: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = open_samples(f'camvid:{write_camvid(tmp_path, layout)}?drives=0001TP')
+    image, label, _ = blocks(0)
+    expected = np.where(label == 11, IGNORE_ID, label)
+    if layout != 'SegNet':
+        expected[:8], expected[8:16] = CAMVID.id_of('car'), CAMVID.id_of('pedestrian')
+    np.testing.assert_array_equal(samples[0].image, image)
+    np.testing.assert_array_equal(samples[0].label, expected)
+    assert not caplog.messages
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    write_sample(tmp_path, 'a', *blocks(0))
+    Image.fromarray(blocks(0).image).save(tmp_path / 'image' / 'a.png')
+    with pytest.raises(ValueError, match=r'expected a label for each image, got one for .*a\.jpg'):
+        CamVid(tmp_path)
+
+
+@pytest.mark.parametrize('value', [255, 11, 77])
+def test_data_without_a_label_are_refused(tmp_path: Path, value: int) -> None:
+    image, label, _ = blocks(0)
+    write_sample(tmp_path, 'a', image, np.full_like(label, value))
+    with pytest.raises(
+        ValueError, match=r'nothing is labelled: .* in 1 labels, as .*/label/a\.png'
+    ):
+        open_samples(f'camvid:{tmp_path}')
 
 
 def test_camvids_drives_are_told_apart() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import yaml
 from shared import ROOT
 
+from adpc_ros.class_file import read_classes
 from adpc_ros.ros.parameters import Parameters, table
 from adpc_ros.ros.publication import RUNNING
 from adpc_ros.runtime.scheduler import StopReason
@@ -34,6 +36,14 @@ def test_every_stop_reason_is_explained() -> None:
 def test_the_planner_is_valid_python() -> None:
     (snippet,) = re.findall('```python\n(.*?)```', README, re.DOTALL)
     compile(snippet, 'README.md', 'exec')
+
+
+def test_the_class_files_of_the_document_are_right(tmp_path: Path) -> None:
+    snippets = re.findall('```yaml\n(.*?)```', (ROOT / 'docs' / 'data.md').read_text(), re.DOTALL)
+    assert len(snippets) == 3
+    for snippet in snippets:
+        (tmp_path / 'classes.yaml').write_text(snippet)
+        read_classes(tmp_path / 'classes.yaml')
 
 
 def test_files_that_the_readme_names_exist() -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from networks import random_network
-from samples import blocks, write_tree
+from samples import blocks, write_sample, write_tree
 from torch.nn import functional
 
 from adpc_ros.__main__ import main
+from adpc_ros.commands.options import write_json
 from adpc_ros.labels import CAMVID, CITYSCAPES, IGNORE_ID
 from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.learning.metrics import Confusion
+from adpc_ros.learning.output import OutputFolder
 from adpc_ros.learning.sample import Sample
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
@@ -121,6 +125,40 @@ def test_evaluate_on_the_command_line(
     checkpoint.save(weights, random_network(class_count=19), CITYSCAPES, {})
     assert main(['evaluate', '--weights', weights, '--data', data]) == 2
     assert 'expected the classes of camvid' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', ['evaluate', 'calibrate', 'train'])
+@pytest.mark.parametrize('fault', ['nothing labelled', 'colours'])
+def test_labels_that_say_nothing_end_a_command_before_its_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, fault: str
+) -> None:
+    image, label, _ = blocks(0)
+    values = np.full_like(label, 255) if fault == 'nothing labelled' else np.dstack([label] * 3)
+    write_sample(tmp_path, 'a', image, values)
+    described = {'name': CAMVID.name, 'names': list(CAMVID.names)}
+    (tmp_path / 'classes.yaml').write_text(yaml.safe_dump(described))
+    data, weights = f'folder:{tmp_path}', str(tmp_path / 'tiny.safetensors')
+    options = ['--weights', weights, '--data', data]
+    if command == 'train':
+        recipe = {'network': {'architecture': 'hrnet_tiny'}, 'epochs': 1, 'batch_size': 1}
+        recipe |= {'data': data, 'validation': data, 'output': str(tmp_path / 'out')}
+        (tmp_path / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
+        options = ['--config', str(tmp_path / 'recipe.yaml')]
+    target = [weights] if command == 'calibrate' else []
+    assert main([command, *options, *target]) == 2
+    said = capsys.readouterr().err
+    assert f'{tmp_path}/label/a.png' in said
+    assert ('nothing is labelled' if fault == 'nothing labelled' else 'got mode RGB') in said
+    assert not (tmp_path / 'out').exists()
+
+
+def test_numbers_that_are_not_known_are_null(tmp_path: Path) -> None:
+    write_json(str(tmp_path / 'a'), {'a': math.nan, 'b': [(math.inf, 1.5)], 'c': None, 'd': 'NaN'})
+    found = json.loads((tmp_path / 'a').read_text(), parse_constant=pytest.fail)
+    assert found == {'a': None, 'b': [[None, 1.5]], 'c': None, 'd': 'NaN'}
+    output = OutputFolder(tmp_path)
+    output.add_record({'epoch': 1, 'miou': [math.nan, 0.5]})
+    assert output.log.read_text() == '{"epoch": 1, "miou": [null, 0.5]}\n'
 
 
 def test_networks_are_compared_on_the_same_images_and_drawn(

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from adpc_ros.image_files import read_label
 from adpc_ros.network.adaptivity import ActiveMap
 
 Labels = NDArray[np.uint8]
@@ -132,15 +133,12 @@ def read_labels(path: Path, size: tuple[int, int]) -> Labels:
 
     :param size: (H, W) in cells.
     :return: (H, W) uint8 class ids.
-    :raises ValueError: if the file is no image of one byte a pixel.
+    :raises ValueError: if the file is no PNG of ids.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ('L', 'P'):
-                raise ValueError(f'{path}: expected one byte a pixel, got mode {image.mode}')
-            return np.array(image.resize(size[::-1], Image.Resampling.NEAREST))
-    except UnidentifiedImageError as error:
-        raise ValueError(f'cannot read {path}: expected an image') from error
+    values = read_label(path).values
+    if values.ndim != 2:
+        raise ValueError(f'{path}: expected ids, grey or of a palette, got colours')
+    return np.array(Image.fromarray(values).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def label_files(folder: Path | None) -> list[Path]:

@@ -10,6 +10,7 @@ from adpc_ros.commands.benchmark_ros import add_ros
 from adpc_ros.commands.options import (
     add_json,
     announce_load,
+    check_outputs,
     positive,
     probability,
     shares,
@@ -102,6 +103,8 @@ def run_masks(options: argparse.Namespace) -> None:
     from adpc_ros.benchmark import masks, tables
     from adpc_ros.runtime.images import padded_size
 
+    inputs = (options.weights, options.against, options.frames, options.labels)
+    check_outputs({'--json': options.json}, inputs)
     subject = _subject(options)
     threads = _announce(options.threads)
     dtype = getattr(torch, options.dtype)
@@ -199,6 +202,7 @@ def run_preempt(options: argparse.Namespace) -> None:
 
     if bool(options.network) == bool(options.weights) or not options.size:
         raise ValueError('expected --size, and either --network or --weights')
+    check_outputs({'--json': options.json}, [options.weights])
     if options.weights:
         loaded = checkpoint.load(options.weights)
         network, name = loaded.network, loaded.identity

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adpc_ros.commands.options import (
     add_json,
     announce_load,
+    check_outputs,
     positive,
     positive_number,
     size,
@@ -84,6 +85,7 @@ def run_ros(options: argparse.Namespace) -> int:
         raise ValueError(f'{", ".join(given)}: expected --rate, too')
     if bool(options.size) == bool(options.frames):
         raise ValueError('expected either --size or, with --rate, --frames')
+    check_outputs({'--json': options.json}, [options.weights, options.frames])
     announce_load()
     if options.rate is not None:
         return _run_stream(options, weights)

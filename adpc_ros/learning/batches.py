@@ -132,11 +132,14 @@ def draw_batches(
         pin_memory=processes.device.type == 'cuda',
     )
     step: list[Batch] = []
-    for batch in loader:
-        step.append(Batch(*batch))
-        if len(step) == config.accumulate:
-            yield step
-            step = []
+    try:
+        for batch in loader:
+            step.append(Batch(*batch))
+            if len(step) == config.accumulate:
+                yield step
+                step = []
+    except ValueError as error:  # of a reading process: below its traceback
+        raise ValueError(str(error).strip().rpartition('ValueError: ')[2]) from error
 
 
 def stack(samples: Sequence[Sample]) -> Batch:

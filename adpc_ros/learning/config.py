@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adpc_ros.network.exits import Heads
-from adpc_ros.network.families import ARCHITECTURES
+from adpc_ros.network.families import ARCHITECTURES, NetworkConfig
+from adpc_ros.yaml_file import fields_of, read_mapping
 
 _CLASS_BALANCE = 1.1
-_SEQUENCES = ('crop', 'scales', 'exit_weights', 'class_weights')
 NO_EFFECT = frozenset({'workers', 'save_every'})  # keys that change no result
 
 
@@ -57,8 +55,8 @@ class TrainConfig:
     :param exit_weights: weight of each exit's loss, at least 0 and not all 0; None for all 1.
     :param adaptive_from: first epoch with confidence adaptivity.
     :param class_weights: weight of each class in the loss; None to take ``class_balance``.
-    :param class_balance: c in the class weights 1 / ln(c + share of the class); 0 for none, 1.1
-        if neither it nor ``class_weights`` is given.
+    :param class_balance: c, above 1, in the class weights 1 / ln(c + share of the class); 0 for
+        none, 1.1 if neither it nor ``class_weights`` is given.
     :param autocast: None computes in float32; 'bfloat16' the forward pass where that is safe (the
         loss stays in float32).
     :param distill_weight: weight, beside each exit's cross-entropy, of its divergence from the
@@ -125,7 +123,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for key in ('epochs', 'batch_size', 'accumulate', 'evaluate_every'):
             self._check_at_least(key, 1)
-        for key in ('workers', 'save_every', 'norm_batches', 'warmup_steps'):
+        for key in (
+            'workers', 'save_every', 'norm_batches', 'warmup_steps', 'adaptive_from', 'seed',
+        ):  # fmt: skip
             self._check_at_least(key, 0)
         if self.extra_until is not None:
             self._check_at_least('extra_until', 0)
@@ -154,14 +154,12 @@ class TrainConfig:
             )
         if not 0 <= self.ema < 1:
             raise ValueError(f'expected ema in [0, 1), got {self.ema}')
-        for key in ('trunk_rate', 'distill_weight', 'distill_weight_end'):
+        for key in (
+            'learning_rate', 'trunk_rate', 'weight_decay', 'distill_weight', 'distill_weight_end',
+        ):  # fmt: skip
             value = getattr(self, key)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f'expected {key} of at least 0, got {value}')
-        if self.weight_decay_norms not in (True, False):
-            raise ValueError(
-                f'expected weight_decay_norms true or false, got {self.weight_decay_norms!r}'
-            )
         try:
             object.__setattr__(self, 'optimizer', Optimizer(self.optimizer))
         except ValueError:
@@ -169,6 +167,8 @@ class TrainConfig:
             raise ValueError(f'expected optimizer {known}, got {self.optimizer!r}') from None
         if self.autocast not in (None, 'bfloat16'):
             raise ValueError(f'expected autocast null or bfloat16, got {self.autocast!r}')
+        if not self.output:
+            raise ValueError('expected output, a folder, got an empty text')
         if self.initial and self.imagenet:
             raise ValueError('expected initial or imagenet, got both')
         self._check_weights()
@@ -209,6 +209,8 @@ class TrainConfig:
                 object.__setattr__(self, 'class_balance', _CLASS_BALANCE)
         elif self.class_balance is not None:
             raise ValueError('expected class_weights or class_balance, got both')
+        if self.class_balance and not 1 < self.class_balance < math.inf:
+            raise ValueError(f'expected class_balance of 0, or above 1, got {self.class_balance}')
         given = self.class_weights
         if self.class_mix and not (max(given) > 1 if given else self.class_balance):
             raise ValueError('class_mix is set: expected class weights above 1, of what is rare')
@@ -222,29 +224,28 @@ def read_config(path: str | Path) -> TrainConfig:
     """
     Read a recipe from YAML.
 
-    :raises ValueError: if it is not YAML, for unknown or missing keys and for values out of range.
+    :raises OSError: if it cannot be opened.
+    :raises ValueError: if it is not YAML, for unknown, missing or repeated keys, and for values of
+        another type or out of range; says the file and the key.
     """
+    values = read_mapping(path)
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path}: expected YAML ({error})') from error
-    if not isinstance(values, dict):
-        raise ValueError(f'{path}: expected keys and values, got {type(values).__name__}')
-    fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
-    if unknown := values.keys() - fields.keys():
-        raise ValueError(
-            f'{path}: unknown keys {sorted(map(str, unknown))}: expected {sorted(fields)}'
-        )
-    required = {k for k, f in fields.items() if f.default is dataclasses.MISSING}
-    if missing := required - values.keys():
-        raise ValueError(f'{path}: missing keys {sorted(missing)}')
-    try:
-        for key in _SEQUENCES:
-            if values.get(key) is not None:
-                values[key] = tuple(values[key])
-        return TrainConfig(**values)
-    except (AttributeError, TypeError, ValueError) as error:
+        given = fields_of(values, TrainConfig)
+        _check_network(given['network'])
+        return TrainConfig(**given)
+    except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
+
+
+def _check_network(values: Mapping[str, Any]) -> None:
+    """Check what can be said of a network before the number of classes is known."""
+    given = fields_of(values, NetworkConfig, 'network')
+    if (adaptivity := given.get('adaptivity')) is not None and adaptivity.class_thresholds:
+        given['class_count'] = len(adaptivity.class_thresholds[0])
+    try:
+        NetworkConfig(**given)
+    except ValueError as error:
+        raise ValueError(f'network: {error}') from error
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

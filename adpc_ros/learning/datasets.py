@@ -2,48 +2,86 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import yaml
-
-from adpc_ros.labels import CAMVID, CITYSCAPES, ClassSet, spread_colours
+from adpc_ros.class_file import find_class_file, read_classes
+from adpc_ros.image_files import SUFFIXES, LabelFolder, images_of, labels_beside, list_images
+from adpc_ros.label_table import CAMVID_VALUES, LabelTable, LabelValues
+from adpc_ros.labels import CAMVID, CITYSCAPES, Colour
 from adpc_ros.learning.labelled_images import LabelledImages
 
+_LOG = logging.getLogger(__name__)
 
-def _images(folder: Path, pattern: str) -> list[Path]:
-    found = sorted(folder.glob(pattern))
-    if not found:
-        raise ValueError(f'no images found: expected {folder / pattern}')
-    return found
+
+def _pairs(root: Path) -> list[tuple[Path, Path]]:
+    """Pair images and labels of a folder, in any of the layouts of docs/data.md."""
+    folder = images_of(root)
+    labels = labels_beside(folder)
+    if folder == root and not labels.is_dir():
+        raise ValueError(
+            f'no images found: expected them in {root / "image"} and their labels in '
+            f'{root / "label"}, or in {root} and {root}annot'
+        )
+    by_name = LabelFolder(labels)
+    return [(image, by_name.of(image)) for image in list_images(folder)]
 
 
 class CamVid(LabelledImages):
     """
-    CamVid with 11 classes: ``image/NAME.jpg`` and ``label/NAME.png``, one byte a pixel.
+    CamVid with 11 classes: their ids (11 is unlabelled), or the colours of the original's 32.
 
     Other images with these classes, too, if they are laid out like this.
     Source: Brostow, Fauqueur, Cipolla 2009, in the 11-class form used by SegNet.
     """
 
+    # fmt: off
+    #: colour in the original's labels -> class; black is unlabelled. Colours: class_dict.csv as it
+    #: goes with the original; joined as in arXiv:1511.00561's data, e.g. in MATLAB's example.
+    COLOURS: Mapping[str, tuple[Colour, ...]] = {
+        'sky': ((128, 128, 128),),
+        'building': (
+            (128, 0, 0), (0, 128, 64), (64, 192, 0), (64, 0, 64), (192, 0, 128),
+        ),  # building, bridge, wall, tunnel, archway
+        'pole': ((192, 192, 128), (0, 0, 64)),  # column or pole, traffic cone
+        'road': ((128, 64, 128), (128, 0, 192), (192, 0, 64)),  # road, lane markings
+        'pavement': ((0, 0, 192), (64, 192, 128), (128, 128, 192)),  # and parking block, shoulder
+        'tree': ((128, 128, 0), (192, 192, 0)),  # and other vegetation
+        'sign': ((192, 128, 128), (128, 128, 64), (0, 64, 64)),  # and text, traffic light
+        'fence': ((64, 64, 128),),
+        'car': (
+            (64, 0, 128), (64, 128, 192), (192, 128, 192), (192, 64, 128), (128, 64, 64),
+        ),  # car, pick-up, lorry or bus, train, others that move
+        'pedestrian': (
+            (64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64),
+        ),  # pedestrian, child, pram or cart, animal
+        'bicyclist': ((0, 128, 192), (192, 0, 192)),  # and motorcycle
+    }
+    # fmt: on
+
     def __init__(self, root: str | Path) -> None:
         """
         List the images of a split.
 
-        :param root: folder that holds ``image`` and ``label``.
-        :raises ValueError: if there are no images, or an image has no label.
+        :param root: folder that holds ``image`` and ``label``, or another layout of docs/data.md.
+        :raises FileNotFoundError: if there are no images.
+        :raises ValueError: likewise, or if an image has no label.
         """
-        root = Path(root)
-        pairs = [(p, root / 'label' / f'{p.stem}.png') for p in _images(root / 'image', '*.jpg')]
-        super().__init__(pairs, CAMVID, {i: i for i in range(CAMVID.count)})
+        colours = [
+            (colour, CAMVID.id_of(name)) for name, each in self.COLOURS.items() for colour in each
+        ]
+        values = CAMVID_VALUES._replace(colours=colours)
+        super().__init__(_pairs(Path(root)), LabelTable(CAMVID, values))
 
 
 class Cityscapes(LabelledImages):
     """
-    Cityscapes, fine annotations: ``leftImg8bit`` and ``gtFine`` as they are published.
+    Cityscapes: ``leftImg8bit`` with ``gtFine``, or else ``gtCoarse``, as they are published.
 
-    The label ids of ``*_gtFine_labelIds.png`` become the 19 training classes; what is judged in
-    none of them is unlabelled. Source: arXiv:1604.01685; ids of cityscapesScripts.
+    The label ids of ``*_labelIds.png`` become the 19 training classes; what is judged in none of
+    them is unlabelled. Where an image has none, all are taken from ``*_labelTrainIds.png``.
+    Source: arXiv:1604.01685; ids of cityscapesScripts.
     """
 
     #: label id -> class id
@@ -60,66 +98,53 @@ class Cityscapes(LabelledImages):
         """
         base, split = Path(root).parent, Path(root).name
         ending = '_leftImg8bit.png'
-        pairs = []
-        for image in _images(base / 'leftImg8bit' / split, f'*/*{ending}'):
-            label = image.name.removesuffix(ending) + '_gtFine_labelIds.png'
-            pairs.append((image, base / 'gtFine' / split / image.parent.name / label))
-        super().__init__(pairs, CITYSCAPES, self.LABEL_IDS)
+        folder = base / 'leftImg8bit' / split
+        images = sorted(folder.glob(f'*/*{ending}'))
+        if not images:
+            raise ValueError(f'no images found: expected {folder / "*" / f"*{ending}"}')
+        if others := len(list(folder.glob('*/*'))) - len(images):
+            _LOG.warning('%s: left out %d files that are no *%s', folder, others, ending)
+        kind = next((k for k in ('gtFine', 'gtCoarse') if (base / k / split).is_dir()), 'gtFine')
+
+        def labels(form: str) -> list[Path]:
+            return [
+                base / kind / split / image.parent.name
+                / f'{image.name.removesuffix(ending)}_{kind}_{form}.png'
+                for image in images
+            ]  # fmt: skip
+
+        found, values = (
+            labels('labelIds'),
+            LabelValues(self.LABEL_IDS, unlabelled=frozenset(range(34)) - self.LABEL_IDS.keys()),
+        )
+        if not all(label.exists() for label in found):
+            train = labels('labelTrainIds')
+            if all(label.exists() for label in train):
+                found, values = train, LabelValues({i: i for i in range(CITYSCAPES.count)})
+        super().__init__(list(zip(images, found)), LabelTable(CITYSCAPES, values))
 
 
 class Folder(LabelledImages):
-    """
-    Anything else: ``image/NAME.jpg`` or ``.png``, ``label/NAME.png`` and ``classes.yaml``.
-
-    The class file has ``name``, ``names`` (in order of the class ids), and if wanted ``colours``
-    (RGB of each), ``vulnerable`` (names of the classes that are vulnerable road users) and
-    ``values`` (from values of the label files to class names; else a value is a class id).
-    """
+    """Anything else: images, label PNGs and ``classes.yaml``, as docs/data.md describes it."""
 
     def __init__(self, root: str | Path) -> None:
         """
         List the images.
 
-        :param root: folder that holds ``image`` and ``label``, and ``classes.yaml`` in it or
-            beside it.
-        :raises ValueError: if there are no images, an image has no label, or the class file is
-            missing or not as described.
+        :param root: folder that holds ``image`` and ``label``, or another layout of docs/data.md,
+            and ``classes.yaml`` in it or beside it.
+        :raises FileNotFoundError: if there are no images.
+        :raises ValueError: likewise, or if an image has no label, or the class file is missing or
+            not as described.
         """
         root = Path(root)
-        places = [root / 'classes.yaml', root.parent / 'classes.yaml']
-        path = next((place for place in places if place.exists()), None)
-        if path is None:
-            raise ValueError(f'class file missing: expected {places[0]} or {places[1]}')
-        classes, values = _read_classes(path)
-        images = [p for p in _images(root / 'image', '*') if p.suffix in ('.jpg', '.png')]
-        super().__init__([(p, root / 'label' / f'{p.stem}.png') for p in images], classes, values)
-
-
-def _read_classes(path: Path) -> tuple[ClassSet, dict[int, int]]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path}: expected YAML ({error})') from error
-    if not isinstance(content, dict) or not {'name', 'names'} <= content.keys():
-        raise ValueError(f'{path}: expected the keys name and names')
-    if unknown := content.keys() - {'name', 'names', 'colours', 'vulnerable', 'values'}:
-        raise ValueError(f'{path}: unknown keys {sorted(unknown)}')
-    try:
-        names = tuple(str(name) for name in content['names'])
-        colours = content.get('colours') or spread_colours(len(names))
-        vulnerable = content.get('vulnerable') or []
-        if not isinstance(vulnerable, list):
-            raise ValueError(f'expected a list of class names as vulnerable, got {vulnerable!r}')
-        classes = ClassSet(
-            str(content['name']),
-            names,
-            tuple((r, g, b) for r, g, b in colours),
-            tuple(map(str, vulnerable)),
-        )
-        values = content.get('values') or {i: name for i, name in enumerate(names)}
-        return classes, {int(value): classes.id_of(str(name)) for value, name in values.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f'{path}: {error}') from error
+        if (path := find_class_file(root)) is None:
+            raise ValueError(
+                f'class file missing: expected {root / "classes.yaml"} or '
+                f'{root.parent / "classes.yaml"}'
+            )
+        table = read_classes(path)
+        super().__init__(_pairs(root), table)
 
 
 DATA_SETS: dict[str, type[CamVid | Cityscapes | Folder]] = {
@@ -149,11 +174,8 @@ def open_samples(description: str) -> LabelledImages:
     samples: LabelledImages = DATA_SETS[kind](folder)
     for part in filter(None, choice.split('&')):
         key, _, value = part.partition('=')
-        prefixes = tuple(filter(None, value.split(',')))
-        if key == 'drives' and prefixes:
-            samples.keep(lambda name, p=prefixes: name.startswith(p), part)  # type: ignore[misc]
-        elif key == 'without' and prefixes:
-            samples.keep(lambda name, p=prefixes: not name.startswith(p), part)  # type: ignore[misc]
+        if key in ('drives', 'without') and value.strip(','):
+            samples.keep(_beginning(value, samples, part, key == 'drives'), part)
         elif key == 'list' and value:
             samples.keep(_listed(Path(value), samples), part)
         elif key == 'scale' and value:
@@ -167,6 +189,7 @@ def open_samples(description: str) -> LabelledImages:
                 f'{description}: expected drives=, without=, list=, scale=, soft= or agree= '
                 f'with a value, got {part!r}'
             )
+    samples.check_labelled()
     return samples
 
 
@@ -177,11 +200,50 @@ def _number(text: str, part: str, description: str) -> float:
         raise ValueError(f'{description}: expected a number in {part!r}') from None
 
 
-def _listed(path: Path, samples: LabelledImages) -> Callable[[str], bool]:
+def _beginning(
+    value: str, samples: LabelledImages, part: str, wanted: bool
+) -> Callable[[Path], bool]:
+    """Choose the images whose names begin so (``wanted``), or all others."""
+    prefixes = tuple(filter(None, value.split(',')))
+    names = [image.stem for image, _ in samples.pairs]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(
+                f'{part}: none of {len(names)} images begins with {prefix}, '
+                f'the first is {names[0]}'
+            )
+    return lambda image: image.stem.startswith(prefixes) == wanted
+
+
+def _listed(path: Path, samples: LabelledImages) -> Callable[[Path], bool]:
+    """
+    Choose the images that a file lists, one a line.
+
+    By name, with or without its ending and folder; other names may follow on the line, as those of
+    the labels do in SegNet's lists.
+    """
     try:
-        names = {Path(line).stem for line in path.read_text().split()}
-    except OSError as error:
-        raise ValueError(f'cannot read the list {path}: {error}') from error
-    if missing := names - {image.stem for image, _ in samples.pairs}:
-        raise ValueError(f'{path}: no image of the name {min(missing)} ({len(missing)} missing)')
-    return names.__contains__
+        lines = path.read_text('utf-8-sig').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f'cannot read the list {path}: expected text in UTF-8: {error}'
+        ) from error
+    known = {form: image for image, _ in samples.pairs for form in (image.name, image.stem)}
+    chosen: set[Path] = set()
+    missing = []
+    for line in filter(None, map(str.strip, lines)):
+        found = [_named(name, known) for name in (line, *line.split())]
+        names = found[:1] if found[0] else found[1:]
+        chosen.update(filter(None, names))
+        if not all(names):
+            missing.append(line)
+    if missing:
+        raise ValueError(f'{path}: no image of the name {missing[0]} ({len(missing)} missing)')
+    return chosen.__contains__
+
+
+def _named(name: str, known: Mapping[str, Path]) -> Path | None:
+    """Give the image of a name; it may have a folder, and the ending of another kind of image."""
+    name = name.replace('\\', '/').rpartition('/')[2]
+    stem, _, ending = name.rpartition('.')
+    return known.get(name) or (known.get(stem) if f'.{ending.lower()}' in SUFFIXES else None)

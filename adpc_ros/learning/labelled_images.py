@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-
-from adpc_ros.labels import IGNORE_ID, ClassSet
+from adpc_ros.image_files import check_file, read_image, read_label
+from adpc_ros.label_table import LabelTable
+from adpc_ros.labels import IGNORE_ID
 from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.soft_labels import agreement, path_of, planes_of
 from adpc_ros.learning.transforms import scale
@@ -18,54 +16,32 @@ from adpc_ros.learning.transforms import scale
 _MAX_SCALE = 4.0
 
 
-def _read(path: Path, mode: str) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.array(image if mode == 'L' and image.mode == 'P' else image.convert(mode))
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f'cannot read {path}: expected an image ({error})') from error
-
-
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """
-    Read an image as (H, W, 3) uint8 RGB.
-
-    :raises ValueError: if it is missing or broken.
-    """
-    return _read(Path(path), 'RGB')
-
-
 class LabelledImages:
     """Pairs of image and label files, read when they are asked for."""
 
-    def __init__(
-        self, pairs: Sequence[tuple[Path, Path]], classes: ClassSet, class_ids: Mapping[int, int]
-    ) -> None:
+    def __init__(self, pairs: Sequence[tuple[Path, Path]], labels: LabelTable) -> None:
         """
         Hold the pairs.
 
         :param pairs: image and label of each sample.
-        :param classes: what the labels tell apart.
-        :param class_ids: from values of the label files to class ids; others are unlabelled.
-        :raises ValueError: if there are no pairs, a label is missing, or a class id is not one.
+        :param labels: what the values of the label files mean.
+        :raises ValueError: if there are no pairs, a label is missing, a file is empty or a folder,
+            or two images have one name.
         """
         if not pairs:
             raise ValueError('no images found')
-        for _, label in pairs:
+        seen: dict[Path, Path] = {}
+        for image, label in pairs:
             if not label.exists():
                 raise ValueError(f'label missing: expected {label}')
-        self.classes = classes
+            if (other := seen.setdefault(label, image)) is not image:
+                raise ValueError(f'expected a label for each image, got one for {other}, {image}')
+            for path in (image, label):
+                check_file(path)
+        self.labels, self.classes = labels, labels.classes
         self.pairs = list(pairs)
         self._scale = 1.0
         self._soft: Path | None = None
-        self._ids = np.full(256, IGNORE_ID, np.uint8)
-        for value, class_id in class_ids.items():
-            if not (0 <= value <= 255 and 0 <= class_id < classes.count):
-                raise ValueError(
-                    f'expected label values in 0..255 and class ids below {classes.count}, '
-                    f'got {value}: {class_id}'
-                )
-            self._ids[value] = class_id
 
     def __len__(self) -> int:
         """Give the number of images."""
@@ -79,20 +55,29 @@ class LabelledImages:
         """
         Read one image and its label, and the soft labels if they were asked for.
 
-        :raises ValueError: for a broken file or labels of another size.
+        :raises ValueError: for a broken file, or labels of another size or kind.
         """
         image_path, label_path = self.pairs[index]
-        image = _read(image_path, 'RGB')
-        label = _read(label_path, 'L')
-        if image.shape[:2] != label.shape:
-            raise ValueError(f'{label_path} is {label.shape}, its image is {image.shape[:2]}')
-        sample = Sample(image, self._ids[label])
+        image = read_image(image_path)
+        label = self.labels.read(label_path, image.shape)
+        sample = Sample(image, label)
         if self._soft is not None:
             path = path_of(self._soft, image_path.stem)
-            picture = _read(path, 'L')
-            soft = planes_of(picture, self.classes.count, label.shape, path)
+            soft = planes_of(read_label(path).values, self.classes.count, label.shape, path)
             sample = sample._replace(soft=soft)
         return sample if self._scale == 1 else scale(sample, self._scale)
+
+    def check_labelled(self) -> None:
+        """
+        Check that any pixel has a class; reads labels until one has.
+
+        :raises ValueError: if none has, or a label that was read is broken or of another kind.
+        """
+        if not any((self.labels.read(label) != IGNORE_ID).any() for _, label in self.pairs):
+            raise ValueError(
+                f'nothing is labelled: expected values of {self.labels.source} in '
+                f'{len(self.pairs)} labels, as {self.pairs[0][1]}'
+            )
 
     def digest(self) -> str:
         """Give a short hash of scale and the files' names and sizes: tells data sets apart."""
@@ -106,15 +91,15 @@ class LabelledImages:
             digest.update(f'{path.name} {path.stat().st_size}\n'.encode())
         return digest.hexdigest()[:16]
 
-    def keep(self, wanted: Callable[[str], bool], what: str) -> None:
+    def keep(self, wanted: Callable[[Path], bool], what: str) -> None:
         """
         Keep some of the images only.
 
-        :param wanted: says of an image's name, without its ending, whether it stays.
+        :param wanted: says of an image's path whether it stays.
         :param what: names the choice, for the error.
         :raises ValueError: if none stays.
         """
-        kept = [pair for pair in self.pairs if wanted(pair[0].stem)]
+        kept = [pair for pair in self.pairs if wanted(pair[0])]
         if not kept:
             first = self.pairs[0][0].stem
             raise ValueError(f'{what}: none of {len(self.pairs)} images, the first is {first}')
@@ -160,6 +145,6 @@ class LabelledImages:
         """
         if not self.has_soft:
             raise ValueError(f'{what}: expected soft=FOLDER before it')
-        names = [image.stem for image, _ in self.pairs]
-        agreed = {name for name, sample in zip(names, self) if agreement(sample) >= min_share}
+        images = [image for image, _ in self.pairs]
+        agreed = {image for image, sample in zip(images, self) if agreement(sample) >= min_share}
         self.keep(agreed.__contains__, what)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from adpc_ros import json_file
 from adpc_ros.files import replacing
 from adpc_ros.learning.config import changes
 from adpc_ros.network.tensors import CheckpointError, read_pytorch
@@ -64,7 +65,7 @@ class OutputFolder:
     def add_record(self, record: Mapping[str, Any]) -> None:
         """Add an epoch's record to the log."""
         with open(self.log, 'a') as file:
-            file.write(json.dumps(record) + '\n')
+            file.write(json_file.dumps(record) + '\n')
 
     def forget_records(self, epochs: int) -> None:
         """Drop the log's records of what comes after so many epochs, which will come again."""

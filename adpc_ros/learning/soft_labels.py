@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ def path_of(folder: Path, name: str) -> Path:
 
 
 def planes_of(
-    picture: NDArray[np.uint8], classes: int, size: tuple[int, ...], path: Path
+    picture: NDArray[Any], classes: int, size: tuple[int, ...], path: Path
 ) -> NDArray[np.uint8]:
     """
     Take a picture apart, in which the classes' planes lie one below the other.
@@ -27,13 +28,13 @@ def planes_of(
     :param size: (H, W) of the image in pixels.
     :param path: for the message.
     :return: (K, H // 4, W // 4) uint8.
-    :raises ValueError: for another shape.
+    :raises ValueError: for another shape or type.
     """
     height, width = (edge // SOFT_CELL for edge in size)
-    if picture.shape != (classes * height, width):
+    if picture.shape != (classes * height, width) or picture.dtype != np.uint8:
         raise ValueError(
             f'{path}: expected {(classes * height, width)} for {classes} classes of an image of '
-            f'{size}, got {picture.shape}'
+            f'{size}, got {picture.shape} {picture.dtype}'
         )
     return picture.reshape(classes, height, width)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adpc_ros.drive import by_number, read_label
+from adpc_ros.class_file import table_for
+from adpc_ros.drive import by_number
 from adpc_ros.labels import ClassSet
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.replay.output import NAMESPACE, read_output, values_of
@@ -121,7 +122,8 @@ def label_files(folder: Path) -> list[Path]:
 
     :raises FileNotFoundError: if there are none.
     """
-    files = sorted(folder.glob('*.png'), key=lambda file: by_number(file.stem))
+    files = [file for file in folder.glob('*') if file.suffix.lower() == '.png']
+    files.sort(key=lambda file: by_number(file.stem))
     if not files:
         raise FileNotFoundError(f'expected a folder of label PNGs at {folder}')
     return files
@@ -139,7 +141,8 @@ def judge(
     Give the mIoU (0 to 1) of the published masks of labelled frames.
 
     :param records: of all frames.
-    :param labels: folder of PNGs of one byte for each pixel; ids that are no class are not judged.
+    :param labels: folder of label PNGs: class ids, or what the ``classes.yaml`` in the folder that
+        holds it, or beside, says; values that are no class are not judged.
     :param by_stamp: files are named by the frame's stamp in nanoseconds; else the n-th file,
         numbers in names by value, is of the n-th frame received.
     :raises FileNotFoundError: if there are no labels.
@@ -147,6 +150,7 @@ def judge(
         or none is of a frame with a mask.
     """
     files = label_files(labels)
+    table = table_for(classes, labels.resolve().parent)
     if by_stamp:
         named = {file.stem: file for file in files}
         of_frame = {r.number: named.get(str(r.stamp_ns)) for r in records}
@@ -162,7 +166,7 @@ def judge(
         file = of_frame.get(places.get(place, -1))
         if file is not None:
             mask = values_of(message)
-            confusion.add(read_label(file, classes.count, mask.shape), mask)
+            confusion.add(table.read(file, mask.shape), mask)
             judged += 1
     miou = confusion.mean_iou()
     if math.isnan(miou):

@@ -27,9 +27,16 @@ from adpc_ros.graph.recorder import listen
 from adpc_ros.graph.schedule import Answer, Event, Frame, Urgent
 from adpc_ros.msg import Urgency
 from adpc_ros.replay.output import OutputBag
-from adpc_ros.replay.source import FrameArrival, PlannedUrgency, Source, UrgencyArrival
+from adpc_ros.replay.source import (
+    FrameArrival,
+    PlannedUrgency,
+    Source,
+    UrgencyArrival,
+    time_parts,
+)
 from adpc_ros.ros.conversions import array_to_image
-from adpc_ros.ros.decoding import RAW_TYPE, decoded
+from adpc_ros.ros.decoding import decoded
+from adpc_ros.ros.message_types import RAW_TYPE
 from adpc_ros.runtime.scheduler import Level
 
 _LEAD_S = 1.0  # of clock alone, so that all have found it
@@ -37,7 +44,8 @@ _END_S = 10.0  # for the node to deal with the last frame
 
 
 def _message(kind: type, time_ns: int) -> Any:
-    return kind(sec=time_ns // 10**9, nanosec=time_ns % 10**9)
+    seconds, rest = time_parts(time_ns)
+    return kind(sec=seconds, nanosec=rest)
 
 
 class Player:

@@ -70,7 +70,7 @@ def replay_live(
             f'live, the node received {last.frames_received}, segmented '
             f'{last.frames_segmented}, dropped {last.frames_dropped}'
         )
-    return Replayed(records, urgencies, network, how)
+    return Replayed(records, urgencies, network, how, source.passed_over)
 
 
 def _records(sent: list[tuple[int, int]], out: OutputBag) -> tuple[Any, list[FrameRecord]]:

@@ -27,18 +27,11 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import get_types_from_msg
 
-from adpc_ros.bag import open_bag, typestore
-from adpc_ros.replay.source import FrameArrival
-from adpc_ros.ros.decoding import RAW_TYPE
-from adpc_ros.ros.publication import (
-    PROGRESS,
-    TOPICS,
-    Fields,
-    Span,
-    Stamp,
-    Topic,
-    encoding_of,
-)
+from adpc_ros.recording.reader import Recording
+from adpc_ros.recording.types import typestore
+from adpc_ros.replay.source import FrameArrival, time_parts
+from adpc_ros.ros.message_types import RAW_TYPE
+from adpc_ros.ros.publication import PROGRESS, TOPICS, Fields, Span, Stamp, Topic, encoding_of
 
 NAMESPACE = '/adpc'
 #: What the node publishes whether anybody listens or not.
@@ -88,7 +81,7 @@ class Messages:
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, (Span, Stamp)):
-            seconds, rest = divmod(value.nanoseconds, 10**9)
+            seconds, rest = time_parts(value.nanoseconds)
             kind = 'Duration' if isinstance(value, Span) else 'Time'
             return self._types[f'builtin_interfaces/msg/{kind}'](sec=seconds, nanosec=rest)
         if isinstance(value, Fields):
@@ -159,7 +152,8 @@ class OutputBag:
         """
         if not isinstance(message, bytes):
             message = self.messages.store.serialize_cdr(message, TOPICS[topic].kind)
-        self._writer.write(self._connections[topic], time_ns, message)
+        logged = time_ns % 2**64  # MCAP has no sign, rosbag2 takes the highest bit as one
+        self._writer.write(self._connections[topic], logged, message)
 
     def publish(
         self, topic: str, time_ns: int, value: NDArray[Any] | Fields, frame: FrameArrival
@@ -228,13 +222,14 @@ def read_output(
     :raises ValueError: if it is no bag or lacks the topic.
     """
     name, kind = f'{namespace}/{topic}', TOPICS[topic].kind
-    with open_bag(Path(path)) as reader:
-        wanted = [c for c in reader.connections if (c.topic, c.msgtype) == (name, kind)]
-        if not wanted:
-            known = ', '.join(sorted({c.topic for c in reader.connections})) or 'none'
-            raise ValueError(f'{path}: expected {name} ({kind}); topics: {known}')
-        for connection, time_ns, data in reader.messages(wanted):
-            yield time_ns, reader.deserialize(data, connection.msgtype)
+    recording = Recording(path)
+    wanted = [t for t in recording.topics if (t.name, t.kind) == (name, kind)]
+    if not wanted:
+        known = ', '.join(sorted({t.name for t in recording.topics})) or 'none'
+        raise ValueError(f'{path}: expected {name} ({kind}); topics: {known}')
+    recording.prepare(wanted)
+    for where, time_ns, data in recording.messages(wanted):
+        yield time_ns, recording.decode(where, data)
 
 
 def values_of(message: Any) -> NDArray[Any]:

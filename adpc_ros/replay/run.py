@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -37,13 +36,15 @@ class Replayed(NamedTuple):
     What a replay gave.
 
     ``records`` are of all frames in order of receipt, ``urgencies`` all messages; ``how`` says in
-    a few words what computed, ``network`` is the identity of the weights.
+    a few words what computed, ``network`` is the identity of the weights. ``passed_over`` names
+    the topics of the bag that were not read, with their types.
     """
 
     records: list[FrameRecord]
     urgencies: list[Urgent]
     network: str
     how: str
+    passed_over: list[str]
 
 
 def simulate(
@@ -118,21 +119,9 @@ def simulate(
     finally:
         plan.close()
     return Replayed(
-        [records[number] for number in sorted(records)], urgencies, checkpoint.identity, how
+        [records[number] for number in sorted(records)],
+        urgencies,
+        checkpoint.identity,
+        how,
+        source.passed_over,
     )
-
-
-def check_output(out: Path, inputs: Sequence[Path | None]) -> None:
-    """
-    Make sure that the output overwrites no input.
-
-    :raises ValueError: if it would.
-    """
-    for path in inputs:
-        if path is None:
-            continue
-        own = {path.resolve()}
-        if path.is_dir():
-            own |= {file.resolve() for file in path.iterdir()}
-        if out.resolve() in own:
-            raise ValueError(f'expected an output beside the input, got {out} for both')

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from adpc_ros.network.macs import GI
-from adpc_ros.replay.source import FAR_OFF_S, Arrival, FrameArrival, UrgencyArrival
+from adpc_ros.replay.source import FAR_OFF_S, Arrival, FrameArrival, UrgencyArrival, stamp_text
 from adpc_ros.ros.decoding import admitted
 from adpc_ros.runtime.deferred import Deferred, size_of
 from adpc_ros.runtime.engine import Frame, RenderedExit, Result
@@ -144,9 +144,9 @@ class Simulation:
         if captured_ns != arrival.stamp_ns and not self._warned:
             self._warned = True
             log.warning(
-                'the stamp %.9f is more than %.0f s off the time of receipt: such frames count '
+                'the stamp %s is more than %.0f s off the time of receipt: such frames count '
                 'as captured when received',
-                arrival.stamp_ns / 1e9,
+                stamp_text(arrival.stamp_ns),
                 FAR_OFF_S,
             )
         captured_s = self._seconds(captured_ns)

@@ -9,8 +9,8 @@ import numpy as np
 
 from adpc_ros.percentiles import spread
 from adpc_ros.replay.agreement import Agreement
-from adpc_ros.replay.expectation import stamp_text
 from adpc_ros.replay.run import Replayed
+from adpc_ros.replay.source import stamp_text
 
 
 def summary(
@@ -48,6 +48,7 @@ def summary(
         'agreement': None if agreement is None else _of(agreement),
         'miou': miou,
         'unmet': unmet,
+        'passed_over': replayed.passed_over,
     }
 
 
@@ -118,9 +119,13 @@ def lines(numbers: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(('mIoU', f'{100 * numbers["miou"]:.2f} %'))
     if (unmet := numbers['unmet']) is not None:
         rows.append(('expectation', f'{len(unmet)} not met' if unmet else 'met'))
+    if names := numbers['passed_over']:
+        more = f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''
+        rows.append(('topics passed over', ', '.join(names[:_NAMED]) + more))
     return rows
 
 
+_NAMED = 8  # topics, at most
 _SPREAD = (('median', 'median'), ('99 %', 'p99'), ('max', 'max'))
 
 

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from adpc_ros.ros.message_types import COMPRESSED_TYPE
 from adpc_ros.runtime.deferred import Deferred, size_of
 from adpc_ros.runtime.memory import Budget
 
-RAW_TYPE = 'sensor_msgs/msg/Image'
-COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 LARGEST_PX = 8192  # an edge; a mistaken size must not eat the memory
 
 # channels of each encoding that is viewed, and which of them are red, green and blue

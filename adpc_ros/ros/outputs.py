@@ -16,7 +16,7 @@ from adpc_ros.pictures import overlay
 from adpc_ros.ros import publication
 from adpc_ros.ros.age import age_of
 from adpc_ros.ros.conversions import MESSAGES, to_message
-from adpc_ros.ros.decoding import RAW_TYPE
+from adpc_ros.ros.message_types import RAW_TYPE
 from adpc_ros.ros.parameters import Parameters
 from adpc_ros.ros.publication import TOPICS, Fields, Network, Topic, scaled
 from adpc_ros.ros.warn_once import WarnOnce

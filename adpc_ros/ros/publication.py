@@ -15,15 +15,12 @@ from numpy.typing import NDArray
 
 from adpc_ros.labels import ClassSet
 from adpc_ros.ros.camera_info import mask_calibration
-from adpc_ros.ros.decoding import RAW_TYPE
+from adpc_ros.ros.message_types import CAMERA_INFO_TYPE, LABEL_INFO_TYPE, RAW_TYPE, STATUS_TYPE
 from adpc_ros.ros.parameters import Parameters
 from adpc_ros.runtime.engine import Frame, Result
 from adpc_ros.runtime.images import Rendered
 from adpc_ros.runtime.scheduler import Publish
 
-STATUS_TYPE = 'adpc_ros/msg/SegmentationStatus'
-CAMERA_INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
-LABEL_INFO_TYPE = 'vision_msgs/msg/LabelInfo'
 RUNNING = 7  # stop reason of a frame that goes on
 
 _ENCODINGS = {np.dtype(np.uint8): 'mono8', np.dtype(np.float32): '32FC1'}
