@@ -285,7 +285,7 @@ def test_faults_of_the_input_are_said_in_a_line(
     assert not list(tmp_path.glob('.*'))  # no folder left behind
 
 
-INVALID: list[Shot | Call] = [Shot(0), Shot(200, encoding='yuv422'), Shot(400)]
+INVALID: list[Shot | Call] = [Shot(0), Shot(200, encoding='nv24'), Shot(400)]
 INVALID_AT = '1700000000.200000000'
 
 
@@ -351,7 +351,7 @@ def _failing_at(number: int) -> Any:
 def test_a_replay_without_a_mask_is_a_fault_of_the_input(
     tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = write_bag(tmp_path / 'bag', [Shot(at, encoding='yuv422') for at in (0, 200)])
+    source = write_bag(tmp_path / 'bag', [Shot(at, encoding='nv24') for at in (0, 200)])
     out, numbers, written = (tmp_path / n for n in ('out.mcap', 'n.json', 'expected.yaml'))
     results = ['--json', numbers, '--write-expectation', written, '--report', tmp_path / 'r']
     for option in ([], ['--allow-dropped'], ['--expect', expect(tmp_path / 'e.yaml', dropped=2)]):

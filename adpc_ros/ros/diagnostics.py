@@ -45,9 +45,9 @@ class Process(NamedTuple):
 
 class Diagnostics(ManagedEntity):
     """
-    Publishes the status of a node, whatever its state.
+    Publishes the status of a node in all of its states.
 
-    The clock is the steady one: it is also heard when the node's clock stands still. The worker
+    It uses the steady clock, so that it also publishes while the node's clock stands still. The worker
     counts through :meth:`results` and :meth:`exits`; all else happens in the node's thread.
     """
 
