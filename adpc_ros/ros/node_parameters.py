@@ -137,7 +137,7 @@ class ParameterNode(Node):
         return lines + unknown(given, {*self._parameters, *later})
 
     def unknown_qos(self) -> list[str]:
-        """List the overrides of a quality of service that no topic uses; call it when all exist."""
+        """List the overrides of a quality of service that none of the existing topics uses."""
         given = [name for name in self._parameter_overrides if name.startswith(QOS_OVERRIDES)]
         return unknown(given, list(self._parameters))
 

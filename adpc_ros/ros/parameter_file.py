@@ -2,7 +2,8 @@
 Parameter files of ROS 2, read as a node reads them; without ROS.
 
 A node reads a file through rcl_yaml_param_parser, which differs from YAML (``yes`` is true, 010 is
-8, a null is the text "null"), and then chooses sections by its name. Source: https://github.com/ros2/rcl/tree/jazzy/rcl_yaml_param_parser (parse.c)
+8, a null is the text "null"), and then chooses sections by its name.
+Source: https://github.com/ros2/rcl/tree/jazzy/rcl_yaml_param_parser (parse.c)
 """
 
 from __future__ import annotations
