@@ -18,8 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Run a command.
 
     :param arguments: without the program's name; those of the process if None.
-    :return: exit status: the command's own, 0 if it gives none, or 2 if the input was at fault
-        (one line on stderr says how).
+    :return: exit status: the command's own, 0 if it gives none, or 2 if the input was wrong
+        (with one line on stderr).
     """
     parser = argparse.ArgumentParser('adpc_ros', description='Anytime semantic segmentation.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND', dest='command')

@@ -49,4 +49,4 @@ class Drive(Protocol):
         """Count the frames."""
 
     def __iter__(self) -> Iterator[DriveFrame]:
-        """Give the frames in order of recording, each made when it is asked for."""
+        """Give the frames in order of recording, each made when the iterator reaches it."""

@@ -25,7 +25,7 @@ class ClassSet:
     :param vulnerable: names of the classes that are vulnerable road users. Sets that differ in
         nothing else are equal.
     :raises ValueError: if there is not one colour for each name, a name is there twice, a colour
-        is out of range, there are more classes than ids, or a vulnerable class is none of the set.
+        is out of range, there are more classes than ids, or a vulnerable class is not in the set.
     """
 
     name: str
@@ -165,7 +165,7 @@ def by_name(name: str) -> ClassSet:
 
     :param name: 'cityscapes', 'camvid' or 'pascal_context'.
     :return: the class set.
-    :raises ValueError: if there is none of this name.
+    :raises ValueError: if there is no set of this name.
     """
     for classes in CLASS_SETS:
         if classes.name == name:

@@ -247,7 +247,7 @@ def test_calibrate_on_the_command_line(
     data = f'camvid:{samples.pairs[0][0].parents[1]}?drives=0001TP'
     file = tmp_path / 'numbers.json'
     arguments = ['calibrate', '--weights', source, '--data', data, '--json', str(file)]
-    assert main([*arguments, '--most-loss', '2', '--each-class', target]) == 0
+    assert main([*arguments, '--max-loss', '2', '--each-class', target]) == 0
     fitted = checkpoint.load(target)
     numbers = json.loads(file.read_text())
     adaptivity = fitted.network.config.adaptivity

@@ -298,7 +298,7 @@ def test_what_was_given_and_is_not_taken_is_warned_of(
     assert 'no parameter of this node' not in nodes[1].log()
 
 
-def test_a_dump_of_the_node_can_be_loaded_and_an_array_emptied(front: Client) -> None:
+def test_a_dump_of_the_node_can_be_loaded(front: Client) -> None:
     listed = front.call(ListParameters, 'list_parameters', ListParameters.Request()).result.names
     request = GetParameters.Request(names=listed)
     values = front.call(GetParameters, 'get_parameters', request).values

@@ -286,7 +286,7 @@ def test_a_lens_that_is_not_known_is_said_once_until_a_known_one_comes(
         ('confidence_field:=label', 'expected two names'),
         (
             'max_wait_s:=1',
-            'label_points: max_wait_s: expected a number with a point, as 1.0, got 1\n',
+            'label_points: max_wait_s: expected a number with a point, as 1.0, got 1',
         ),
         (
             'qos_overrides./label_points/input/points.subscription.reliability:=sometimes',

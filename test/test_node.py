@@ -356,7 +356,7 @@ def test_an_interrupt_ends_the_node_cleanly_in_mid_frame(
         ('xpu', 'cannot configure'),
         ('exits', 'expected min_exit <= max_exit'),
         ('precision', "expected one of float32, bfloat16, got 'half'"),
-        ('type', "adpc_ros: threads: expected an integer, got 'two'\n"),
+        ('type', "adpc_ros: max_exit: expected an integer, got 'two'\n"),
         ('file', 'adpc_ros: nope.yaml: No such file or directory\n'),
     ],
 )
@@ -376,7 +376,7 @@ def test_what_is_wrong_at_the_start_is_said_and_ends_the_node(
         'xpu': ['device:=abacus'],
         'exits': ['min_exit:=3', 'max_exit:=2'],
         'precision': ['precision:=half'],
-        'type': ['threads:=two'],
+        'type': ['max_exit:=two'],
     }.get(fault, [])
     command = [*NODE, '--ros-args', '--params-file', 'nope.yaml'] if fault == 'file' else NODE
     with NodeProcess(folder, f'weights:={path}', *extra, command=command) as node:

@@ -233,7 +233,7 @@ def test_what_came_of_it_can_be_expected_again(
     assert document['frames'][1]['stamp'] == '1700000000.010000000'
     out = tmp_path / 'out.mcap'
     assert replay(bag, out, weights, '--expect', written, '--against', old) == 0
-    assert 'mean 100.000 %, least 100.000 %' in capsys.readouterr().out
+    assert 'mean 100.000 %, min 100.000 %' in capsys.readouterr().out
     # with twice the time the frame at 140 ms comes to its last exit in no replay
     slower = ['--exit-s', '0.06,0.06,0.06,0.06', '--report', tmp_path / 'report']
     assert replay(bag, out, weights, '--expect', written, '--against', old, *slower) == 1
@@ -260,7 +260,7 @@ def test_agreement_and_accuracy_are_judged(
             name = str(ns(at)) if by_stamp else f'label_{number}'
             Image.fromarray(values_of(message)).save(folder / f'{name}.png')
     Image.fromarray(np.zeros((64, 96), np.uint8)).save(labels[False] / 'label_1.png')  # dropped
-    perfect = expect(tmp_path / 'perfect.yaml', least_miou=1.0, least_agreement=1.0)
+    perfect = expect(tmp_path / 'perfect.yaml', min_miou=1.0, min_agreement=1.0)
     for by, folder in (('stamp', labels[True]), ('order', labels[False])):
         judged = ['--labels', folder, '--labels-by', by, '--against', old, '--expect', perfect]
         assert replay(bag, new, weights, '--max-exit', '1', *judged) == 0
@@ -269,7 +269,7 @@ def test_agreement_and_accuracy_are_judged(
     assert 'not met: agreement: expected at least 1, got 0.' in said
     assert 'not met: miou: expected at least 1, got 0.' in said
     found = json.loads(numbers.read_text())
-    assert 0 < found['agreement']['least'] < found['agreement']['mean'] < 1
+    assert 0 < found['agreement']['min'] < found['agreement']['mean'] < 1
     assert found['agreement']['frames'] == 4
     assert [(c['before'][0], c['now'][0]) for c in found['agreement']['changes']] == [
         (1, 1),  # another reason
@@ -306,8 +306,8 @@ def test_faults_of_the_input_are_said_in_a_line(
         (two, ['--topic', '/left'], 'not in the bag; image topics: /camera, /rear'),
         (bag, ['--topic', '/adpc/input/urgency'], 'is adpc_ros/msg/Urgency'),
         (bag, ['--expect', wrong], 'unknown most_latency'),
-        (bag, ['--expect', expect(tmp_path / 'a.yaml', least_agreement=1)], 'needs --against'),
-        (bag, ['--expect', expect(tmp_path / 'b.yaml', least_miou=1)], 'needs --labels'),
+        (bag, ['--expect', expect(tmp_path / 'a.yaml', min_agreement=1)], 'needs --against'),
+        (bag, ['--expect', expect(tmp_path / 'b.yaml', min_miou=1)], 'needs --labels'),
         (bag, ['--against', bag], 'expected /adpc/output/mask'),
         (bag, ['--urgency-at', '1:NOW'], 'expected T[:LEVEL[:HOLD]]'),
         (bag, ['--exit-s', '0.1,0.1'], 'expected the seconds of 4 exits'),
@@ -327,7 +327,7 @@ def test_faults_of_the_input_are_said_in_a_line(
     assert not list(tmp_path.glob('.*'))  # no folder left behind
 
 
-INVALID: list[Shot | Call] = [Shot(0), Shot(200, encoding='yuv422'), Shot(400)]
+INVALID: list[Shot | Call] = [Shot(0), Shot(200, encoding='nv24'), Shot(400)]
 INVALID_AT = '1700000000.200000000'
 
 
@@ -393,7 +393,7 @@ def _failing_at(number: int) -> Any:
 def test_a_replay_without_a_mask_is_a_fault_of_the_input(
     tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = write_bag(tmp_path / 'bag', [Shot(at, encoding='yuv422') for at in (0, 200)])
+    source = write_bag(tmp_path / 'bag', [Shot(at, encoding='nv24') for at in (0, 200)])
     out, numbers, written = (tmp_path / n for n in ('out.mcap', 'n.json', 'expected.yaml'))
     results = ['--json', numbers, '--write-expectation', written, '--report', tmp_path / 'r']
     for option in ([], ['--allow-dropped'], ['--expect', expect(tmp_path / 'e.yaml', dropped=2)]):
@@ -484,7 +484,7 @@ def test_stamps_before_the_epoch_and_far_beyond_are_expected_as_written(
     judged = ['--labels', labels, '--labels-by', 'stamp', '--json', tmp_path / 'n.json']
     assert replay(source, tmp_path / 'out.mcap', weights, *checks, *judged) == 0
     numbers = json.loads((tmp_path / 'n.json').read_text())
-    assert numbers['agreement']['least_at'] == '-1.500000000' and numbers['miou'] is not None
+    assert numbers['agreement']['min_at'] == '-1.500000000' and numbers['miou'] is not None
 
 
 def test_what_was_not_finished_or_not_asked_for_is_replayed_and_said(
@@ -514,7 +514,7 @@ def test_expectations_are_checked_when_read() -> None:
     for document, words in (
         ([], 'expected keys and values'),
         ({'received': -1}, 'received: expected a number >= 0'),
-        ({'least_miou': 55}, 'least_miou: expected 0 to 1'),
+        ({'min_miou': 55}, 'min_miou: expected 0 to 1'),
         ({'frames': [{'stamp': 12.05}]}, 'nine decimals in quotes'),
         ({'frames': [{'stamp': '--1.000000000'}]}, 'nine decimals in quotes'),
         ({'frames': [{'stamp': '1.000000000', 'reason': 'LATE'}]}, 'expected some of FINISHED'),
@@ -523,6 +523,26 @@ def test_expectations_are_checked_when_read() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             expectation.parse(document)
+
+
+def test_former_names_of_expectations_are_still_read() -> None:
+    values = {'exit': 2, 'agreement': 0.5, 'mean_agreement': 0.6, 'miou': 0.4}
+    limits = {'latency_s': 0.1, 'deadlines_missed': 0}
+    former = {f'least_{n}': v for n, v in values.items()}
+    former |= {f'most_{n}': v for n, v in limits.items()}
+    present = {f'min_{n}': v for n, v in values.items()}
+    present |= {f'max_{n}': v for n, v in limits.items()}
+    assert former.keys() == expectation.FORMER_NAMES.keys()
+    assert expectation.parse(former) == expectation.parse(present)
+    assert expectation.parse(present) == expectation.Expectation(**present)
+    with pytest.raises(ValueError, match='expected min_exit or least_exit, its former name, not'):
+        expectation.parse({'least_exit': 2, 'min_exit': 3})
+
+
+def test_an_expectation_may_have_numbers_with_an_exponent(tmp_path: Path) -> None:
+    file = tmp_path / 'expected.yaml'
+    file.write_text('max_latency_s: 15e-2')
+    assert expectation.load(file).max_latency_s == 0.15
 
 
 def test_the_documented_expectation_is_one() -> None:

@@ -53,8 +53,8 @@ class Summary(NamedTuple):
     """Median time to each exit, and the extremes of the whole frame, in seconds."""
 
     exits_s: list[float]
-    least_s: float
-    most_s: float
+    min_s: float
+    max_s: float
 
 
 Side = Callable[[Image], Pass]

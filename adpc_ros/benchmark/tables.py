@@ -39,7 +39,7 @@ def report(passes: dict[str, list[Pass]]) -> dict[str, Any]:
         'exits': exits,
         'against_s': other and other.exits_s,
         'rounds': {name: len(done) for name, done in passes.items()},
-        'range_s': {name: [found.least_s, found.most_s] for name, found in times.items()},
+        'range_s': {name: [found.min_s, found.max_s] for name, found in times.items()},
     }
 
 
@@ -48,10 +48,10 @@ def print_times(report: dict[str, Any]) -> None:
     exits = report['exits']
     columns = '  '.join(f'exit {e["exit"]:>3}' for e in exits)
     print(f'\n{"milliseconds, median":22} {columns}  last: least - most')
-    for name, (least_s, most_s) in report['range_s'].items():
+    for name, (min_s, max_s) in report['range_s'].items():
         medians = report['against_s'] if name == 'against' else [e[f'{name}_s'] for e in exits]
         cells = '  '.join(f'{1e3 * median:8.1f}' for median in medians)
-        print(f'{name:22} {cells}  {1e3 * least_s:.1f} - {1e3 * most_s:.1f}')
+        print(f'{name:22} {cells}  {1e3 * min_s:.1f} - {1e3 * max_s:.1f}')
     for name in BASELINES:
         if name in report['range_s']:
             cells = '  '.join(f'{e[f"speedup_vs_{name}"]:7.2f}x' for e in exits)

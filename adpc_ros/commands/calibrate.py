@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         'calibrate',
         help='fit temperatures and thresholds on images that training has not seen',
-        description='Fit a threshold (the lowest that costs the last exit at most --most-loss) '
+        description='Fit a threshold (the lowest that costs the last exit at most --max-loss) '
         'and temperatures (so that a confidence says how often it is right), and write weights '
         'that carry them, what each exit is worth on these images and how long it takes.',
     )
@@ -38,7 +38,9 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument('target', metavar='OUT.safetensors', help='file to write')
     parser.add_argument(
-        '--most-loss',
+        '--max-loss',
+        '--most-loss',  # its former name
+        dest='max_loss',
         type=positive_number,
         default=0.2,
         metavar='P',
@@ -88,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
     fitted = calibrate(
         loaded.network,
         samples,
-        options.most_loss / 100,
+        options.max_loss / 100,
         options.each_exit,
         options.each_class,
     )
@@ -97,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
     by_class = config.adaptivity.class_thresholds if config.adaptivity else ()
     info = {
         **loaded.info,
-        'calibration': f'{options.data}, at most {options.most_loss} points of mIoU lost',
+        'calibration': f'{options.data}, at most {options.max_loss} points of mIoU lost',
     }
     before, after = fitted.without_masks, fitted.with_masks
     worth = worth_of(after, options.data)

@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> None:
 def _config(
     options: argparse.Namespace, class_count: int, own: Checkpoint | None
 ) -> NetworkConfig:
-    """Put together what was asked for; what was not is as in our own file, if it is one."""
+    """Join the given options; the others are as in the file, if it is one of ours."""
     from dataclasses import replace
 
     from adpc_ros.network.adaptivity import Adaptivity

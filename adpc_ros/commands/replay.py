@@ -211,9 +211,9 @@ def _expectation(options: argparse.Namespace) -> Expectation | None:
         return None
     expected = expectation.load(options.expect)
     if expected.needs_agreement and options.against is None:
-        raise ValueError(f'{options.expect}: least agreement needs --against')
-    if expected.least_miou is not None and options.labels is None:
-        raise ValueError(f'{options.expect}: least_miou needs --labels')
+        raise ValueError(f'{options.expect}: an expected agreement needs --against')
+    if expected.min_miou is not None and options.labels is None:
+        raise ValueError(f'{options.expect}: min_miou needs --labels')
     return expected
 
 

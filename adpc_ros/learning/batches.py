@@ -66,7 +66,7 @@ class Draws(Dataset[Sample]):
 
     def __init__(self, sources: Sources, config: TrainConfig, epoch: int) -> None:
         """
-        Draw the order; nothing is read before it is asked for.
+        Draw the order; a sample is read when the loader requests it.
 
         :param epoch: from 0.
         """

@@ -1,4 +1,4 @@
-"""Cascades: plain networks run one after the other, to be judged beside anytime ones."""
+"""Cascades: plain networks run one after the other, to be compared with anytime ones."""
 
 from __future__ import annotations
 

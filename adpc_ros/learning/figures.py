@@ -14,7 +14,7 @@ _EDGE_IN = 4.0  # of one plot, in inches
 
 
 class Curve(NamedTuple):
-    """A point for each exit: ``cost`` in whatever the axis says, ``miou`` 0 to 1."""
+    """A point for each exit: ``cost`` in the unit of the axis, ``miou`` 0 to 1."""
 
     cost: Sequence[float]
     miou: Sequence[float]

@@ -1,4 +1,4 @@
-"""What a training starts from: data, network and optimizer, as the recipe says."""
+"""The start of a training: data, network and optimizer of the recipe."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Adaptivity:
         """
         Give the settings with one threshold for each exit but the last.
 
-        :raises ValueError: if there are others than a network of so many exits and classes needs.
+        :raises ValueError: if their number does not fit a network of so many exits and classes.
         """
         count = exit_count - 1
         thresholds = self.thresholds * count if len(self.thresholds) == 1 else self.thresholds
@@ -136,7 +136,7 @@ def active_positions(
 
 class ActiveMap:
     """
-    The active positions of one exit, at whatever resolution a layer asks for.
+    The active positions of one exit, at the resolution that each layer needs.
 
     A value that is passed along with the features; it lives for one call.
     """

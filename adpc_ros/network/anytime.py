@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Architecture(Protocol):
-    """What every network says of itself, whatever its family."""
+    """What the sizes of a network of any family have in common."""
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class Architecture(Protocol):
 
     @property
     def heads(self) -> tuple[Heads, ...]:
-        """The exit heads that there are; the first ones are taken if none are asked for."""
+        """The exit heads that there are; the first is the default."""
 
 
 class Exit(NamedTuple):
@@ -124,7 +124,7 @@ class AnytimeNetwork(nn.Module, ABC):
         active_maps: list[ActiveMap] | None = None,
     ) -> Iterator[Exit]:
         """
-        Yield the exits in turn; nothing of an exit is computed before it is asked for.
+        Yield the exits in turn; each is computed when the iterator reaches it.
 
         Where an exit is finer than the one before, the scores that are carried over are resized
         bilinearly, and the active map to the nearest.

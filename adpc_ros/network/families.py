@@ -34,8 +34,8 @@ class NetworkConfig:
     :param mean: RGB mean of the training images, on a scale of 0 to 1.
     :param std: RGB standard deviation, likewise.
     :param temperatures: one for each stage: what its exit's class scores are divided by before the
-        confidence that is published; 1.0 changes nothing. Scores, active maps and class ids know
-        nothing of it. A network whose heads are none uses the last. None for 1.0 everywhere.
+        confidence that is published; 1.0 changes nothing. Scores, active maps and class ids do
+        not depend on it. A network with ``heads`` none uses the last. None for 1.0 everywhere.
     :raises ValueError: for an unknown architecture or head, heads or thresholds that the network
         does not have, fewer than two classes, a mean or standard deviation that is not three
         numbers (the latter positive), or temperatures that are not positive finite numbers, in

@@ -25,7 +25,7 @@ def conv_bn(
     window: int | None = None,
     groups: int = 1,
 ) -> MaskedSequential:
-    """Give convolution, BatchNorm and, if asked for, ReLU."""
+    """Give convolution, BatchNorm and, on request, ReLU."""
     layers: list[nn.Module] = [
         MaskedConv2d(in_channels, out_channels, kernel_size, stride, window=window, groups=groups),
         batch_norm(out_channels),

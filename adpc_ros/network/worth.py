@@ -62,7 +62,7 @@ class Worth:
 
         :param classes: what the values are of.
         :return: the first exit, from 1, at which the IoU of every vulnerable class that occurs is
-            at least :data:`LEAST_IOU`; the last one if there is none.
+            at least :data:`LEAST_IOU`; the last one if no exit does.
         """
         for exit_index, iou in enumerate(self.of_vulnerable(classes), start=1):
             if all(value >= LEAST_IOU for value in iou.values()):
@@ -92,7 +92,7 @@ class ExitTimes:
 
     :param seconds: of each exit after the one before.
     :param measured: on images of which size, and by what they were computed.
-    :raises ValueError: if there are none, or one is no positive number.
+    :raises ValueError: if it is empty, or a value is not a positive number.
     """
 
     seconds: tuple[float, ...]

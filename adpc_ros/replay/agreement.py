@@ -47,8 +47,8 @@ class Agreement(NamedTuple):
         return sum(shares) / len(shares) if shares else math.nan
 
     @property
-    def least(self) -> float:
-        """Least share; NaN without frames."""
+    def min(self) -> float:
+        """Smallest share; NaN without frames."""
         return min((share for _, share in self.shares), default=math.nan)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +15,19 @@ from adpc_ros.replay.agreement import Agreement
 from adpc_ros.replay.records import Counted, FrameRecord, Key
 from adpc_ros.replay.source import stamp_of, stamp_text
 from adpc_ros.runtime.scheduler import DropReason, StopReason
+from adpc_ros.yaml_file import read_yaml
 
 UNANSWERED = 'unanswered'  # of a live replay: the node said nothing of the frame
 ANY = 'any'
+#: What the keys of a file were called before, and still may be.
+FORMER_NAMES = {
+    'least_exit': 'min_exit',
+    'least_agreement': 'min_agreement',
+    'least_mean_agreement': 'min_mean_agreement',
+    'least_miou': 'min_miou',
+    'most_latency_s': 'max_latency_s',
+    'most_deadlines_missed': 'max_deadlines_missed',
+}
 _DROPS = (*(reason.value for reason in DropReason), UNANSWERED, ANY)
 
 
@@ -42,29 +52,29 @@ class Expectation:
 
     :param frames: some frames or all.
     :param received: frames, exactly; ``segmented`` and ``dropped`` likewise.
-    :param least_exit: that any mask comes from.
-    :param least_agreement: share of equal pixels in any common frame, 0 to 1.
-    :param least_mean_agreement: likewise, mean over the common frames.
-    :param least_miou: 0 to 1.
-    :param most_latency_s: of any mask, stamp to publication, in seconds.
-    :param most_deadlines_missed: number of masks.
+    :param min_exit: that any mask comes from.
+    :param min_agreement: share of equal pixels in any common frame, 0 to 1.
+    :param min_mean_agreement: likewise, mean over the common frames.
+    :param min_miou: 0 to 1.
+    :param max_latency_s: of any mask, stamp to publication, in seconds.
+    :param max_deadlines_missed: number of masks.
     """
 
     frames: tuple[ExpectedFrame, ...] = ()
     received: int | None = None
     segmented: int | None = None
     dropped: int | None = None
-    least_exit: int | None = None
-    least_agreement: float | None = None
-    least_mean_agreement: float | None = None
-    least_miou: float | None = None
-    most_latency_s: float | None = None
-    most_deadlines_missed: int | None = None
+    min_exit: int | None = None
+    min_agreement: float | None = None
+    min_mean_agreement: float | None = None
+    min_miou: float | None = None
+    max_latency_s: float | None = None
+    max_deadlines_missed: int | None = None
 
     @property
     def needs_agreement(self) -> bool:
         """Whether an earlier output is needed to judge it."""
-        return self.least_agreement is not None or self.least_mean_agreement is not None
+        return self.min_agreement is not None or self.min_mean_agreement is not None
 
     def unmet(
         self,
@@ -86,15 +96,15 @@ class Expectation:
             ('segmented', self.segmented, len(masks)),
             ('dropped', self.dropped, len(records) - len(masks)),
         )
-        least = (
-            ('exit', self.least_exit, min((r.exit_index for r in masks), default=0)),
-            ('agreement', self.least_agreement, agreement.least if agreement else None),
-            ('mean_agreement', self.least_mean_agreement, agreement.mean if agreement else None),
-            ('miou', self.least_miou, miou),
+        at_least = (
+            ('exit', self.min_exit, min((r.exit_index for r in masks), default=0)),
+            ('agreement', self.min_agreement, agreement.min if agreement else None),
+            ('mean_agreement', self.min_mean_agreement, agreement.mean if agreement else None),
+            ('miou', self.min_miou, miou),
         )
-        most = (
-            ('latency_s', self.most_latency_s, latency_s),
-            ('deadlines_missed', self.most_deadlines_missed, _missed(records)),
+        at_most = (
+            ('latency_s', self.max_latency_s, latency_s),
+            ('deadlines_missed', self.max_deadlines_missed, _missed(records)),
         )
         lines = [
             f'{name}: expected {wanted}, got {found}'
@@ -103,12 +113,12 @@ class Expectation:
         ]
         lines += [
             f'{name}: expected at least {wanted:g}, got {_number(found)}'
-            for name, wanted, found in least
+            for name, wanted, found in at_least
             if wanted is not None and not (found is not None and found >= wanted)  # NaN is unmet
         ]
         lines += [
             f'{name}: expected at most {limit:g}, got {found:g}'
-            for name, limit, found in most
+            for name, limit, found in at_most
             if limit is not None and found > limit
         ]
         key = Counted()
@@ -170,14 +180,12 @@ def load(path: str | Path) -> Expectation:
     """
     Read an expectation file; docs/replay.md describes it.
 
-    :raises FileNotFoundError: if it is missing.
+    :raises OSError: if it cannot be opened.
     :raises ValueError: if it is no YAML, or has an unknown key or a value out of range.
     """
+    document = read_yaml(path)
     try:
-        document = yaml.safe_load(Path(path).read_text())
         return parse({} if document is None else document)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: expected YAML: {error}') from error
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
 
@@ -189,13 +197,18 @@ def parse(document: Any) -> Expectation:
     :raises ValueError: for an unknown key or a value out of range.
     """
     known = {field.name for field in dataclasses.fields(Expectation)}
-    values = dict(_mapping(document, known, 'the file'))
+    given = _mapping(document, known, 'the file', FORMER_NAMES)
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if FORMER_NAMES.get(name) in given:
+            raise ValueError(f'expected {FORMER_NAMES[name]} or {name}, its former name, not both')
+        values[FORMER_NAMES.get(name, name)] = value
     frames = values.pop('frames', None) or []
     if not isinstance(frames, list):
         raise ValueError(f'frames: expected a list, got {frames!r}')
     for name, value in values.items():
-        share = name in ('least_agreement', 'least_mean_agreement', 'least_miou')
-        kinds = (int, float) if share or name == 'most_latency_s' else (int,)
+        share = name in ('min_agreement', 'min_mean_agreement', 'min_miou')
+        kinds = (int, float) if share or name == 'max_latency_s' else (int,)
         if isinstance(value, bool) or not isinstance(value, kinds) or value < 0:
             raise ValueError(f'{name}: expected a number >= 0, got {value!r}')
         if share and value > 1:
@@ -204,10 +217,12 @@ def parse(document: Any) -> Expectation:
     return Expectation(tuple(_frame(frame, key) for frame in frames), **values)
 
 
-def _mapping(value: Any, known: set[str], where: str) -> Mapping[str, Any]:
+def _mapping(
+    value: Any, known: set[str], where: str, former: Collection[str] = ()
+) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f'{where}: expected keys and values, got {value!r}')
-    if unknown := sorted(map(str, value.keys() - known)):
+    if unknown := sorted(map(str, value.keys() - known - set(former))):
         raise ValueError(
             f'{where}: unknown {", ".join(unknown)}; expected some of {", ".join(sorted(known))}'
         )

@@ -62,11 +62,15 @@ def _mean(values: list[float]) -> float | None:
 
 def _of(agreement: Agreement) -> dict[str, Any]:
     shares = agreement.shares
+    least = agreement.min if shares else None
+    least_at = stamp_text(min(shares, key=lambda s: s[1])[0]) if shares else None
     return {
         'frames': len(shares),
         'mean': agreement.mean if shares else None,
-        'least': agreement.least if shares else None,
-        'least_at': stamp_text(min(shares, key=lambda s: s[1])[0]) if shares else None,
+        'min': least,
+        'min_at': least_at,
+        'least': least,  # the former names of these two
+        'least_at': least_at,
         'only_before': [stamp_text(stamp) for stamp in agreement.only_before],
         'only_now': [stamp_text(stamp) for stamp in agreement.only_now],
         'changes': [
@@ -122,11 +126,11 @@ def lines(numbers: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 _NAMED = 8  # topics, at most
-_SPREAD = (('median', 'median'), ('99 %', 'p99'), ('most', 'max'))
+_SPREAD = (('median', 'median'), ('99 %', 'p99'), ('max', 'max'))
 
 
 def _equal(agreement: dict[str, Any]) -> str:
     return (
         f'mean {100 * agreement["mean"]:.3f} %, '
-        f'least {100 * agreement["least"]:.3f} % at {agreement["least_at"]}'
+        f'min {100 * agreement["min"]:.3f} % at {agreement["min_at"]}'
     )

@@ -11,7 +11,7 @@ _MMAP_THRESHOLD, _FROM_HEAP = -3, 32 * 2**20  # the most that it takes
 
 def keep_freed_memory() -> None:
     """
-    Have malloc keep what is freed, for the next frame.
+    Let malloc keep freed memory for the next frame.
 
     By default glibc hands large blocks back to the system at once. Then every image, mask and
     serialised message consists of pages that the system has to clear and map anew, which costs
@@ -24,7 +24,7 @@ def keep_freed_memory() -> None:
 
 
 def give_freed_memory_back() -> None:
-    """Give the system what is free now, after something large has ended."""
+    """Return free memory to the system, after a large part was freed."""
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim is not None:
         trim(0)

@@ -45,8 +45,7 @@ def read_cloud(message: PointCloud2) -> Cloud:
     View the points of a cloud; nothing is copied unless rows are padded.
 
     :param message: with fields x, y and z of FLOAT32 or FLOAT64 at any offset, in any byte order;
-        its other fields may be whatever they are. Of a cloud without points nothing more is
-        asked.
+        its other fields may have any form. A cloud without points needs nothing else.
     :raises InvalidCloud: for missing, double or other coordinates, or data of another length
         than width, height and steps say.
     """

@@ -45,10 +45,10 @@ class Process(NamedTuple):
 
 class Diagnostics(ManagedEntity):
     """
-    Publishes the status of a node, whatever its state.
+    Publishes the status of a node in all of its states.
 
-    The clock is the steady one: it is also heard when the node's clock stands still. The worker
-    counts through :meth:`results` and :meth:`exits`; all else happens in the node's thread.
+    It uses the steady clock, so that it also publishes while the node's clock stands still. The
+    worker counts through :meth:`results` and :meth:`exits`; all else happens in the node's thread.
     """
 
     def __init__(self, node: LifecycleNode) -> None:

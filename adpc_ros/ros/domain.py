@@ -1,4 +1,4 @@
-"""A graph of one's own: demo, tests and benchmarks never reach a vehicle's."""
+"""An isolated ROS graph: demo, tests and benchmarks never reach a vehicle's."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Extrinsics(Protocol):
 
 
 class StatedExtrinsics:
-    """One transform for all times, whatever the frames are called."""
+    """One transform for all times and all frame ids."""
 
     def __init__(self, transform: Transform) -> None:
         """Keep it."""
@@ -42,7 +42,7 @@ class StatedExtrinsics:
 
 class Tf2Extrinsics:
     """
-    What is known on /tf and /tf_static.
+    Transforms from /tf and /tf_static.
 
     :param node: subscribes; its executor has to run.
     :raises RuntimeError: where tf2_ros is not installed.

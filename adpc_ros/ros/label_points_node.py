@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-The node that labels point clouds: a process of its own beside the segmentation.
+The node that labels point clouds, in a process separate from the segmentation.
 
 Each cloud waits for the mask nearest in stamp, and leaves with class and confidence as fields.
 """
@@ -87,9 +87,9 @@ class LabelPointsNode(ParameterNode):
     """
     Clouds, masks, confidence and camera_info in; clouds with two fields more out.
 
-    :raises ValueError: for parameters that are not what is expected.
-    :raises RuntimeError: where extrinsics are neither stated nor to be had from tf2, and for QoS
-        overrides that do not exist.
+    :raises ValueError: for invalid parameters.
+    :raises RuntimeError: if neither the extrinsics are given nor tf2 is installed, and for invalid
+        QoS overrides.
     """
 
     kind = LabelPointsParameters
@@ -137,7 +137,7 @@ class LabelPointsNode(ParameterNode):
             )
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
-        """Keep whatever a message provokes from ending the node."""
+        """Catch every error that a message causes, so that the node goes on."""
 
         def guarded(*messages: Any) -> None:
             try:

@@ -13,7 +13,7 @@ class LabelPointsParameters:
     """
     The node's parameters; they are read when it starts.
 
-    :raises ValueError: for a value outside its range, and for extrinsics that are none.
+    :raises ValueError: for a value outside its range, and for invalid extrinsics.
     """
 
     extrinsics: tuple[float, ...] = field(
@@ -49,7 +49,7 @@ class LabelPointsParameters:
         Give the extrinsics.
 
         :return: None where they are left to tf2.
-        :raises ValueError: if they are neither none nor a pose.
+        :raises ValueError: if they are neither empty nor a pose.
         """
         if not self.extrinsics:
             return None

@@ -36,7 +36,7 @@ class Interrupts:
     Lets SIGINT raise KeyboardInterrupt until the node spins; from then on rclpy's handler ends it.
 
     The events executor calls Python from C++ that no exception may leave: one that is raised there
-    at the wrong moment aborts the process. To be made in the main thread, before ``rclpy.init``,
+    at the wrong moment aborts the process. Create it in the main thread, before ``rclpy.init``,
     whose handler calls this one.
     """
 

@@ -3,7 +3,7 @@
 The segmentation node: frames and urgency in, the latest exit's mask out.
 
 Callbacks store or signal; the engine's worker computes and publishes. The one exception is
-urgency: CRITICAL publishes what is there from its own callback.
+urgency: CRITICAL publishes the latest exit from its own callback.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _take_parameters(self, changed: list[Parameter]) -> None:
-        """Let live parameters count from the next frame on."""
+        """Apply live parameters from the next frame on."""
         live = self.described(changed)
         if not live or self._engine is None or self._outputs is None:
             return
@@ -217,7 +217,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         self._warn_of(values, network)
 
     def _warn_of(self, values: Parameters, network: Network) -> None:
-        """Warn of exits that are none of the network, or that see too little."""
+        """Warn of exits that the network does not have, or that see too little."""
         for text in values.warnings(network.exit_count, network.advised_exit):
             self._warn_once(f'{network.identity} {text}', text)
 

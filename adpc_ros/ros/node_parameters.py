@@ -36,9 +36,9 @@ class ParameterNode(Node):
     """
     A node whose parameters are the fields of :attr:`kind`.
 
-    To set a parameter to the value that it has changes nothing and succeeds, whether it can be
-    changed or not: ``ros2 param load`` takes what ``ros2 param dump`` wrote. An empty array of any
-    type, or none at all, is an empty array of the parameter's own type.
+    Setting a parameter to the value that it has always succeeds and changes nothing, so that
+    ``ros2 param load`` accepts what ``ros2 param dump`` wrote. An empty array of any type, and no
+    value, count as an empty array of the parameter's own type.
     """
 
     kind: ClassVar[type[DataclassInstance]]
@@ -67,9 +67,9 @@ class ParameterNode(Node):
         """
         Declare an array that is empty unless something else is given.
 
-        From an empty list rclpy cannot tell of what it is, nor can it from one in a parameter
-        file: it takes both for unset. And one unset parameter makes it answer no request for
-        several (``ros2 param dump``).
+        rclpy cannot derive a type from an empty list, neither from a default nor from one in a
+        parameter file: it takes both for unset. With one unset parameter it answers no request
+        for several parameters (``ros2 param dump``).
         """
         self.declare_parameter(name, kind, ParameterDescriptor())
         if self.get_parameter_or(name).type_ == Parameter.Type.NOT_SET:
@@ -120,7 +120,7 @@ class ParameterNode(Node):
 
     def complaints(self, files: Iterable[str], later: Collection[str] = ()) -> list[str]:
         """
-        Say what was given to the node and is not taken, in a line each.
+        List, one line each, the files and parameters that were given to the node without effect.
 
         :param files: paths of the parameter files that were given.
         :param later: parameters that may be given, and are declared later.
@@ -137,7 +137,7 @@ class ParameterNode(Node):
         return lines + unknown(given, {*self._parameters, *later})
 
     def unknown_qos(self) -> list[str]:
-        """Say which overrides of a quality of service no topic took, once all are advertised."""
+        """List the overrides of a quality of service that none of the existing topics uses."""
         given = [name for name in self._parameter_overrides if name.startswith(QOS_OVERRIDES)]
         return unknown(given, list(self._parameters))
 

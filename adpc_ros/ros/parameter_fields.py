@@ -106,7 +106,7 @@ def _check_range(each: dataclasses.Field[Any], value: Any) -> None:
 
 
 def unknown(names: Iterable[str], known: Collection[str]) -> list[str]:
-    """Say of each name that is not known, in a line, that it is not, and which is nearest."""
+    """Give one line for each unknown name, with the nearest known one."""
     lines = []
     for name in names:
         if name not in known:

@@ -1,9 +1,9 @@
 """
 Parameter files of ROS 2, read as a node reads them; without ROS.
 
-What a node takes is what rcl_yaml_param_parser makes of the file, which is not YAML's own reading
-(``yes`` is true, 010 is 8, a null is the text "null"), and what rclpy picks from it by the node's
-name. Source: https://github.com/ros2/rcl/tree/jazzy/rcl_yaml_param_parser (parse.c)
+A node reads a file through rcl_yaml_param_parser, which differs from YAML (``yes`` is true, 010 is
+8, a null is the text "null"), and then chooses sections by its name.
+Source: https://github.com/ros2/rcl/tree/jazzy/rcl_yaml_param_parser (parse.c)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TEXT = 'tag:yaml.org,2002:str'
 
 
 class _Loader(yaml.SafeLoader):
-    """Leaves it to others what a scalar means that has no tag."""
+    """Composes scalars without a tag as they are, and resolves no type."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
         return '' if kind is yaml.ScalarNode else super().resolve(kind, value, implicit)
@@ -60,7 +60,7 @@ class ParameterFile(NamedTuple):
         return {k: v for values in found for k, v in values.items()} if found else None
 
     def complaints(self, node: str) -> list[str]:
-        """Say, one line each, what a node should be warned of: no section, repeated keys."""
+        """List what to warn a node of, one line each: no section for it, repeated keys."""
         lines = [
             f'{self.path}: {name} is there twice: the last one counts' for name in self.repeated
         ]

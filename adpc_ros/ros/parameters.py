@@ -191,7 +191,7 @@ class Parameters:
 
     def warnings(self, exit_count: int, advised_exit: int = 1) -> list[str]:
         """
-        Say which exits that are asked for are none of the network, or see too little.
+        List chosen exits that the network does not have, or that see too little.
 
         :param exit_count: as for :meth:`policy`, and ``advised_exit`` likewise.
         """

@@ -1,4 +1,4 @@
-"""How a plan is made anew while the node runs."""
+"""Making a new plan while the node runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The start of a node's process: what is wrong with its arguments is said in one line."""
+"""The start of a node's process: an error in its arguments gives one line."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def parameter_files(arguments: Sequence[str] | None = None) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep rcl from logging what it raises as well."""
+    """Keep rcl from also logging the errors that it raises."""
     set_logger_level('rcl', LoggingSeverity.FATAL)
     try:
         yield

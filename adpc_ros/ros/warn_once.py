@@ -1,4 +1,4 @@
-"""Warnings that are said once, whatever their number."""
+"""Warnings that are logged once for each kind."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def core_count() -> int:
 @contextmanager
 def on_cores(cores: Collection[int]) -> Iterator[None]:
     """
-    Keep the caller's thread on these cores, and for good the threads that are made meanwhile.
+    Keep the caller's thread on these cores for the block, and threads made in it for ever.
 
     Threads inherit the cores of the one that makes them, and so do those that they make. The
     caller's has its own back afterwards.

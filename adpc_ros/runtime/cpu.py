@@ -167,7 +167,7 @@ class CpuPlan:
         return self._plan
 
     def __del__(self) -> None:
-        """Free what was not closed."""
+        """Close the plan if it was not closed."""
         if getattr(self, '_plan', None) is not None:
             self.close()
 
@@ -208,7 +208,7 @@ class CpuPlan:
         """
         Segment an image, as :meth:`adpc_ros.runtime.plan.Plan.segment` says.
 
-        The image is read in place, in whatever order its memory has.
+        The image is read in place, with any strides.
 
         :raises ValueError: also for active maps that are not nested.
         :raises MemoryError: if the image is too large for the memory there is.

@@ -164,9 +164,9 @@ class Engine:
 
     def warm_up(self, size: tuple[int, int]) -> None:
         """
-        Compute a black image in the caller's thread: what is made at first use is made now.
+        Compute a black image in the caller's thread, so that memory and kernels are ready.
 
-        To be called before the first frame is submitted.
+        Call it before you submit the first frame.
 
         :param size: (H, W) in pixels.
         """
@@ -177,7 +177,7 @@ class Engine:
         self, image: NDArray[np.uint8] | Deferred, tag: Any = None, age_s: float = 0.0
     ) -> int:
         """
-        Hand in the newest frame and return at once; whatever this stops, the worker publishes.
+        Submit the newest frame and return at once; the worker publishes a frame that this stops.
 
         :param image: (H, W, 3) uint8 RGB; not copied, so it must not be written to any more. Or
             one that is still to be decoded; if that fails, it counts as rejected.
@@ -228,7 +228,7 @@ class Engine:
         self._flush()
 
     def latest(self) -> RenderedExit | None:
-        """Give the latest exit that was rendered, of whatever frame."""
+        """Give the latest rendered exit of any frame."""
         with self._lock:
             return self._latest
 
@@ -255,7 +255,7 @@ class Engine:
         """
         Stop, and end the worker thread; does nothing the second time.
 
-        Not to be called from ``on_result``, which the worker may be waiting for.
+        Do not call it from ``on_result``: the worker may be waiting for that.
 
         :return: False if the worker hangs: it is left behind, and its plan must not be touched.
         """
@@ -349,7 +349,7 @@ class Engine:
 
     def _flush(self, wait_s: float = -1) -> None:
         """
-        Hand out results in order. Whoever comes second waits, so that its result is out too.
+        Hand out results in order. A second caller waits, so that its result is out on return.
 
         :param wait_s: how long at most, -1 for ever; what is left then, the next flush hands out.
         """

@@ -75,7 +75,7 @@ class Plan(Protocol):
         active_maps: list[ActiveMap] | None = None,
     ) -> Iterator[ComputedExit | None]:
         """
-        Segment an image; nothing runs that is not asked for.
+        Segment an image; each unit of work runs when the iterator is advanced.
 
         :param image: (H, W, 3) uint8 RGB of any size.
         :param adaptive: False computes every position.
@@ -90,7 +90,7 @@ class Plan(Protocol):
         """
         Give about how many bytes features take for an image; nothing is allocated.
 
-        Not to be asked while another thread segments.
+        Do not call it while another thread segments.
 
         :param size: (H, W) in pixels.
         """
@@ -99,7 +99,7 @@ class Plan(Protocol):
         """
         Give the class scores of the latest exit of the current or last segmentation.
 
-        To be asked for before the next unit of work is.
+        Call it before you advance the iterator of :meth:`segment` again.
 
         :return: (1, K, h, w) float32 after carry-over, at the exit's scale of the padded size.
         :raises RuntimeError: if there was no exit yet.

@@ -5,8 +5,8 @@ Pure code: events go in, each with its time, and actions come out. No threads, n
 The caller serialises events and carries out actions in the order they come. The node and the
 replay drive this same scheduler.
 
-The budget of a frame is the paper's B(x, t): it is worked out anew at every event, so that
-whatever changes it (a newer frame, an urgency message, the clock) counts at once.
+The budget of a frame is the paper's B(x, t): it is computed at every event, so that
+a newer frame, an urgency message or the clock changes it at once.
 """
 
 from __future__ import annotations

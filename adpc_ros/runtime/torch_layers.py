@@ -75,7 +75,7 @@ class TorchConv:
         return y.relu_() if self.relu else y
 
     def convolve(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-        """Convolve all positions, add the residual and apply ReLU, where asked for."""
+        """Convolve all positions; on request add the residual and apply ReLU."""
         y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
         if residual is not None:
             y = y.add_(residual)
@@ -98,7 +98,7 @@ class OneDnnConv(TorchConv):
         self.arranged_for: torch.Size | None = None
 
     def convolve(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-        """Convolve all positions, add the residual and apply ReLU, where asked for."""
+        """Convolve all positions; on request add the residual and apply ReLU."""
         if self.arranged_for != x.shape:  # arranged for another size, it is slower than conv2d
             reorder = torch.ops.aten.mkldnn_reorder_conv2d_weight
             self.arranged = reorder(self.weight.to_mkldnn(), *self.edges, x.shape)

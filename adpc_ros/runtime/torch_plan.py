@@ -168,7 +168,7 @@ class TorchPlan:
         active_maps: list[ActiveMap] | None = None,
     ) -> Iterator[Done]:
         """
-        Execute step by step; nothing runs that is not asked for.
+        Execute step by step; each step runs when the iterator is advanced.
 
         :param image: (1, 3, H, W) float32, normalised, on the plan's device; of a padded size.
         :param adaptive: False computes every position.

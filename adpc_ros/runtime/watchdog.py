@@ -1,5 +1,5 @@
 """
-What is done about a worker that hangs in its plan, or has died.
+Replacement of a worker that hangs in its plan, or has died.
 
 A thread that hangs cannot be killed. Its frame is given up, and if it does not come back after
 that, another worker with another plan takes its place; the old one is left where it is.
