@@ -2,231 +2,119 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from adpc_ros.frame import DriveFrame
 from adpc_ros.labels import ClassSet
-from adpc_ros.ros.packaged import packaged
-
-if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
-    from rosbags.interfaces import Connection
-    from rosbags.typesys.store import Typestore
+from adpc_ros.recording.reader import Recording, Topic
+from adpc_ros.ros.decoding import ENCODINGS, decoded, to_rgb
+from adpc_ros.ros.message_types import COMPRESSED_TYPE, RAW_TYPE
 
 _LOG = logging.getLogger(__name__)
-
-RAW_TYPE = 'sensor_msgs/msg/Image'
-COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
-URGENCY_TYPE = 'adpc_ros/msg/Urgency'
-STATUS_TYPE = 'adpc_ros/msg/SegmentationStatus'
-
-#: Encoding of a sensor_msgs/Image -> the places of red, green and blue, and bytes for each pixel.
-_ENCODINGS: dict[str, tuple[tuple[int, int, int], int]] = {
-    'rgb8': ((0, 1, 2), 3),
-    'bgr8': ((2, 1, 0), 3),
-    'rgba8': ((0, 1, 2), 4),
-    'bgra8': ((2, 1, 0), 4),
-    'mono8': ((0, 0, 0), 1),
-}
 
 
 class BagDrive:
     """
     One image topic of a rosbag2 recording (mcap or sqlite3), read without ROS.
 
-    Understands sensor_msgs/Image in rgb8, bgr8, rgba8, bgra8 and mono8, and CompressedImage. With
-    no topic given it takes colour before grey before what it cannot read, then the first by name,
+    Understands what the node does: sensor_msgs/Image, and CompressedImage of JPEG or PNG. With no
+    topic given it takes colour before grey before what it cannot read, then the first by name,
     and logs the choice if there was one.
 
     :param path: the recording's folder, or a single .mcap or .db3 file.
     :param topic: name of the topic, or None.
     :raises FileNotFoundError: if there is nothing at ``path``.
-    :raises ImportError: if the package ``rosbags`` is missing.
+    :raises ImportError: if a package is missing that reads recordings.
     :raises ValueError: if the bag cannot be read, has no such topic, or no image on it; while
         iterating, if a message is no image of the kinds above.
     """
 
     def __init__(self, path: str | Path, topic: str | None = None) -> None:
         """Choose the topic and take its rate from its first messages."""
-        self._path = Path(path)
-        with open_bag(self._path) as reader:
-            self.topic = self._choose(reader, topic)
-            connections = [c for c in reader.connections if c.topic == self.topic]
-            self._count = sum(connection.msgcount for connection in connections)
-            stamps = []
-            for _, stamp_ns, _ in reader.messages(connections):
-                stamps.append(stamp_ns)
-                if len(stamps) == 60:
-                    break
+        self._recording = Recording(path)
+        self._topics = self._choose(topic)
+        self.topic = self._topics[0].name
+        self._recording.prepare(self._topics)
+        stamps = [time_ns for _, time_ns, _ in islice(self._messages(), 60)]
         if not stamps:
-            raise ValueError(f'{self._path}: expected images on {self.topic}, found no message')
+            raise ValueError(f'{path}: expected images on {self.topic}, found no message')
         interval_ns = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
-        self.name = f'{self._path}:{self.topic}'
+        self.name = f'{path}:{self.topic}'
         self.rate_hz = 1e9 / interval_ns if interval_ns > 0 else 15.0
         self.classes: ClassSet | None = None
 
     def __len__(self) -> int:
         """Count the messages on the topic."""
-        return self._count
+        return self._recording.count(self._topics)
 
     def __iter__(self) -> Iterator[DriveFrame]:
-        """Read the messages one after the other, in order of recording."""
-        with open_bag(self._path) as reader:
-            connections = [c for c in reader.connections if c.topic == self.topic]
-            for connection, stamp_ns, data in reader.messages(connections):
-                try:
-                    message = reader.deserialize(data, connection.msgtype)
-                    image = decode_message(message, connection.msgtype)
-                except Exception as error:
-                    raise ValueError(
-                        f'{self.name}: message recorded at {stamp_ns} ns: {error}'
-                    ) from error
-                yield DriveFrame(stamp_ns, image, None)
+        """Read the messages one after the other, in order of receipt."""
+        for topic, stamp_ns, data in self._messages():
+            try:
+                message = self._recording.decode(topic, data)
+                image = decoded(to_rgb(message, topic.kind))
+            except Exception as error:
+                raise ValueError(
+                    f'{self.name}: message recorded at {stamp_ns} ns: {error}'
+                ) from error
+            yield DriveFrame(stamp_ns, image, None)
 
-    def _choose(self, reader: AnyReader, topic: str | None) -> str:
-        names = image_topics(reader, self._path, topic)
-        if len(names) == 1:
-            return names[0]
-        images = [c for c in reader.connections if c.topic in names]
-        chosen = min(images, key=lambda c: (_rank(reader, c), c.topic)).topic
-        _LOG.warning('%s: taking topic %s of: %s', self._path, chosen, ', '.join(names))
-        return chosen
+    def _messages(self) -> Iterator[tuple[Topic, int, bytes]]:
+        return self._recording.messages(self._topics)
+
+    def _choose(self, name: str | None) -> list[Topic]:
+        topics = image_topics(self._recording, name)
+        names = sorted({topic.name for topic in topics})
+        if len(names) > 1:
+            chosen = min(topics, key=lambda topic: (_rank(self._recording, topic), topic)).name
+            _LOG.warning(
+                '%s: taking topic %s of: %s', self._recording.path, chosen, ', '.join(names)
+            )
+            topics = [topic for topic in topics if topic.name == chosen]
+        return topics
 
 
-@contextmanager
-def open_bag(path: Path) -> Iterator[AnyReader]:
+def image_topics(recording: Recording, name: str | None) -> list[Topic]:
     """
-    Open a rosbag2 recording; the package's own messages are known, too.
+    Give the topics of images that can be decoded, by name; those of one name if it is given.
 
-    :param path: the recording's folder, or a single .mcap or .db3 file.
-    :raises FileNotFoundError: if there is nothing at ``path``.
-    :raises ImportError: if the package ``rosbags`` is missing.
-    :raises ValueError: if it is no recording, or a broken one.
+    :raises ValueError: if there is none.
     """
-    if not path.exists():
-        raise FileNotFoundError(
-            f'expected a bag (folder, .mcap or .db3 file) at {path}, found nothing'
-        )
-    try:
-        from rosbags.highlevel import AnyReader
-    except ImportError as error:
-        raise ImportError(
-            f'reading {path} needs the package rosbags: pip install rosbags'
-        ) from error
-    try:
-        reader = AnyReader([path], default_typestore=typestore())
-        reader.open()
-    except Exception as error:  # each storage raises its own kinds for a broken file
+    images = [t for t in recording.topics if t.kind in (RAW_TYPE, COMPRESSED_TYPE)]
+    if name is not None:
+        if chosen := [topic for topic in images if topic.name == name]:
+            return _in_cdr(chosen)
+        types = [str(topic) for topic in recording.topics if topic.name == name]
+        found = f'is {", ".join(t.partition(" ")[2][1:-1] for t in types)}'
+        known = ', '.join(sorted({topic.name for topic in images})) or 'none'
         raise ValueError(
-            f'{path}: expected a rosbag2 recording (folder with metadata.yaml, .mcap '
-            f'or .db3 file): {error}'
-        ) from error
-    try:
-        yield reader
-    finally:
-        reader.close()
-
-
-def typestore() -> Typestore:
-    """Give the messages of ROS 2 Jazzy and of this package, as ``rosbags`` knows them."""
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-    store = get_typestore(Stores.ROS2_JAZZY)
-    for kind in (URGENCY_TYPE, STATUS_TYPE):
-        definition = packaged(f'msg/{kind.rpartition("/")[2]}.msg').read_text()
-        store.register(get_types_from_msg(definition, kind))
-    return store
-
-
-def image_topics(reader: AnyReader, path: Path, topic: str | None) -> list[str]:
-    """
-    Give the image topics of a recording, by name; ``topic`` alone if that is given.
-
-    :param path: of the recording, for messages.
-    :raises ValueError: if there is none, or ``topic`` is none.
-    """
-    names = sorted(
-        {c.topic for c in reader.connections if c.msgtype in (RAW_TYPE, COMPRESSED_TYPE)}
-    )
-    known = ', '.join(names) if names else 'none'
-    if topic is not None:
-        if topic in names:
-            return [topic]
-        types = sorted({c.msgtype for c in reader.connections if c.topic == topic})
-        found = f'is {", ".join(types)}' if types else 'is not in the bag'
-        raise ValueError(f'{path}: topic {topic} {found}; image topics: {known}')
-    if not names:
-        others = ', '.join(sorted({c.topic for c in reader.connections})) or 'none'
-        raise ValueError(f'{path}: expected an image topic; topics: {others}')
-    return names
-
-
-def decode_raw(
-    data: NDArray[np.uint8] | bytes, encoding: str, height: int, width: int, step: int
-) -> NDArray[np.uint8]:
-    """
-    Turn the bytes of a sensor_msgs/Image into RGB.
-
-    :param data: bytes of the image, ``step`` for each row.
-    :param encoding: rgb8, bgr8, rgba8, bgra8 or mono8.
-    :param step: bytes from the start of a row to the start of the next.
-    :return: (H, W, 3) uint8 RGB.
-    :raises ValueError: if the encoding is another, or size, step and bytes do not fit.
-    """
-    if encoding not in _ENCODINGS:
-        raise ValueError(f'encoding {encoding!r}; expected one of {", ".join(_ENCODINGS)}')
-    order, size = _ENCODINGS[encoding]
-    flat = np.frombuffer(data, np.uint8)
-    if height < 1 or width < 1 or step < width * size or len(flat) < height * step:
-        raise ValueError(
-            f'{width}x{height} {encoding} with step {step} in {len(flat)} bytes; expected a step '
-            f'of {width * size} or more, and step x height bytes'
+            f'{recording.path}: topic {name} {found if types else "is not in the bag"}; '
+            f'image topics: {known}'
         )
-    rows = flat[: height * step].reshape(height, step)[:, : width * size]
-    return np.ascontiguousarray(rows.reshape(height, width, size)[:, :, order])
+    if not images:
+        others = ', '.join(map(str, recording.topics)) or 'none'
+        raise ValueError(f'{recording.path}: expected an image topic; topics: {others}')
+    return _in_cdr(images)
 
 
-def decode_message(message: Any, msgtype: str) -> NDArray[np.uint8]:
-    """
-    Turn an image message into RGB.
-
-    :param message: sensor_msgs/Image or CompressedImage, as ``rosbags`` reads it.
-    :param msgtype: which of them, as 'sensor_msgs/msg/Image'.
-    :return: (H, W, 3) uint8 RGB.
-    :raises Exception: if it is none that can be read; each decoder raises its own kinds.
-    """
-    if msgtype == COMPRESSED_TYPE:
-        with Image.open(io.BytesIO(bytes(message.data))) as picture:
-            return as_rgb(picture)
-    return decode_raw(message.data, message.encoding, message.height, message.width, message.step)
+def _in_cdr(topics: list[Topic]) -> list[Topic]:
+    """Leave out those in other encodings, if there is one in cdr."""
+    return [topic for topic in topics if topic.encoding == 'cdr'] or topics
 
 
-def _rank(reader: AnyReader, connection: Connection) -> int:
+def _rank(recording: Recording, topic: Topic) -> int:
     """Say how likely a topic is the camera: 0 colour, 1 grey (or a mask), 2 not to be read."""
-    for _, _, data in reader.messages([connection]):
-        message: Any = reader.deserialize(data, connection.msgtype)
-        if connection.msgtype == COMPRESSED_TYPE:
+    for _, _, data in recording.messages([topic]):
+        try:
+            message = recording.decode(topic, data)
+        except Exception:  # rosbags raises several kinds
+            return 2
+        if topic.kind == COMPRESSED_TYPE:
             return 2 if 'compressedDepth' in message.format else int('mono' in message.format)
-        return int(message.encoding == 'mono8') if message.encoding in _ENCODINGS else 2
+        return int(message.encoding.startswith('mono')) if message.encoding in ENCODINGS else 2
     return 3
-
-
-def as_rgb(picture: Image.Image) -> NDArray[np.uint8]:
-    """
-    Read a picture of 8 bits for each channel.
-
-    :return: (H, W, 3) uint8 RGB.
-    :raises ValueError: if its channels have more bits.
-    """
-    if picture.mode not in ('RGB', 'RGBA', 'L', 'LA', 'P', 'CMYK', 'YCbCr'):
-        raise ValueError(f'expected 8 bits for each channel, got mode {picture.mode}')
-    return np.array(picture.convert('RGB'))

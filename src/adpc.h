@@ -23,7 +23,7 @@ enum { ADPC_CONV = 0, ADPC_RESAMPLE = 1, ADPC_HEAD = 2, ADPC_INVERTED = 3 };
 enum { ADPC_FLOAT32 = 0, ADPC_BFLOAT16 = 1 };
 enum { ADPC_IMAGE = 0, ADPC_SCORES = 1 };  /* slots that every plan has; the first exit's scores */
 enum { ADPC_FINISHED = -1, ADPC_PAUSED = 0 };  /* of adpc_run; else an exit, from 1 */
-#define ADPC_VERSION 3 /* of this interface */
+#define ADPC_VERSION 4 /* of this interface */
 #define ADPC_MAX_EDGE 16384 /* pixels */
 #define ADPC_MAX_SOURCES 4
 #define ADPC_MAX_EXITS 8
@@ -125,6 +125,8 @@ ADPC_API void adpc_read_scores(const adpc_plan *plan, float *scores);
  * says how many), then of the input, then of each exit's rendering and each exit's gate. */
 ADPC_API void adpc_seconds(const adpc_plan *plan, double *seconds, int32_t count);
 ADPC_API int64_t adpc_memory_bytes(const adpc_plan *plan);
+/* About how many bytes features and maps take for an image of this size; nothing is allocated. */
+ADPC_API int64_t adpc_bytes_for(adpc_plan *plan, int32_t height, int32_t width);
 /* Overwrite all features with nonsense: what is read afterwards must have been computed. */
 ADPC_API void adpc_poison(adpc_plan *plan);
 /* Names of what this machine can run, best first, separated by spaces. */

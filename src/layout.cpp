@@ -266,18 +266,37 @@ void Layout::resize(int height, int width, int threads) {
   width_ = width;
 }
 
+int64_t Layout::bytes_for(int height, int width) {
+  if (!shared_) share_buffers();
+  size_t bytes = donor_bytes(height, width);
+  for (int index : buffers_) bytes += slot_bytes(slots_[index], height, width);
+  return static_cast<int64_t>(bytes);
+}
+
+size_t Layout::slot_bytes(const Slot& slot, int height, int width) {
+  const size_t cells = static_cast<size_t>(cells_of(height, slot.level) + 2 * slot.margin) *
+                       (cells_of(width, slot.level) + 2 * slot.margin);
+  const size_t size = cells * slot.stride * size_of(slot.type);
+  return (size + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+size_t Layout::donor_bytes(int height, int width) const {
+  size_t bytes = kAlignment;
+  for (const Op& op : ops_) {
+    const int level = slots_[op.spec.output].level;
+    if (op.spec.kind == ADPC_CONV && op.spec.masked && op.spec.reach > 0)
+      bytes = std::max(bytes, static_cast<size_t>(cells_of(height, level)) *
+                                  cells_of(width, level) * op.octets * kOctet * sizeof(float));
+  }
+  return bytes;
+}
+
 void Layout::place_slots(int height, int width) {
   std::vector<size_t> offsets;
   size_t bytes = 0;
-  auto cells = [&](const Slot& slot) {
-    return static_cast<size_t>(cells_of(height, slot.level) + 2 * slot.margin) *
-           (cells_of(width, slot.level) + 2 * slot.margin);
-  };
   for (int index : buffers_) {
-    const Slot& slot = slots_[index];
     offsets.push_back(bytes);
-    const size_t size = cells(slot) * slot.stride * size_of(slot.type);
-    bytes += (size + kAlignment - 1) / kAlignment * kAlignment;
+    bytes += slot_bytes(slots_[index], height, width);
   }
   arena_.reserve(bytes);
   for (Slot& slot : slots_) {
@@ -292,11 +311,9 @@ void Layout::place_slots(int height, int width) {
 }
 
 void Layout::place_scratch(int height, int width, int threads) {
-  size_t donors = 0;
   int hidden = 0;
   band_floats_ = 0;
   for (Op& op : ops_) {
-    const int level = slots_[op.spec.output].level;
     if (op.spec.kind == ADPC_INVERTED) {
       const int pitch = cells_of(width, slots_[op.spec.input].level) + op.spec.kernel - 1;
       const size_t row = static_cast<size_t>(pitch) * kGroupOctets * kOctet;
@@ -306,11 +323,8 @@ void Layout::place_scratch(int height, int width, int threads) {
       band_floats_ = std::max(band_floats_, row * (read + op.band_rows));
     }
     if (op.spec.kind == ADPC_HEAD) hidden = std::max(hidden, op.octets * kOctet);
-    if (op.spec.kind == ADPC_CONV && op.spec.masked && op.spec.reach > 0)
-      donors = std::max(donors, static_cast<size_t>(cells_of(height, level)) *
-                                    cells_of(width, level) * op.octets * kOctet * sizeof(float));
   }
-  donors_.reserve(std::max(donors, kAlignment));
+  donors_.reserve(donor_bytes(height, width));
   bands_.reserve(std::max(band_floats_ * sizeof(float) * threads, kAlignment));
   hidden_.reserve(std::max<size_t>(
       kAlignment, size_of(type_) * hidden * kHeadTile * static_cast<size_t>(threads)));

@@ -97,6 +97,8 @@ class Layout {
   // Overwrites all features with nonsense.
   void poison();
   int64_t bytes() const;
+  // Bytes of the features of padded images of a size.
+  int64_t bytes_for(int height, int width);
 
   const std::vector<Op>& ops() const { return ops_; }
   const Slot& slot(int index) const { return slots_[index]; }
@@ -131,6 +133,8 @@ class Layout {
   void pack_depthwise(Buffer& to, const float* weight, int taps, int channels);
   void share_buffers();
   void widen_window(Op& op) const;
+  static size_t slot_bytes(const Slot& slot, int height, int width);
+  size_t donor_bytes(int height, int width) const;
   void place_slots(int height, int width);
   void place_scratch(int height, int width, int threads);
 

@@ -20,6 +20,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int64_t kMapBytes = 48;  // at most, of an active map for a cell of 1/4
+
 std::vector<const Kernels*> available() {
   std::vector<const Kernels*> sets;
 #ifdef ADPC_X86
@@ -69,8 +71,7 @@ struct adpc_plan {
     if (!frame.image && !frame.normalised) throw std::invalid_argument("no image");
     for (int e = 0; e < exits_ - 1 && frame.adaptive == 2; ++e)
       if (!frame.active[e]) throw std::invalid_argument("no active map");
-    const int height = (frame.height + multiple_ - 1) / multiple_ * multiple_;
-    const int width = (frame.width + multiple_ - 1) / multiple_ * multiple_;
+    const int height = padded(frame.height), width = padded(frame.width);
     if (schedule_.empty() || height != layout_.height() || width != layout_.width())
       resize(height, width);
     frame_ = frame;
@@ -146,6 +147,15 @@ struct adpc_plan {
       seconds[i] = seconds_[i];
   }
 
+  int64_t bytes_for(int height, int width) {
+    const int rows = padded(height), columns = padded(width);
+    const int64_t cells = static_cast<int64_t>(rows) * columns;
+    int64_t bytes = layout_.bytes_for(rows, columns);
+    bytes += cells / 3 * static_cast<int64_t>(sizeof(Position));  // lists of all, from 1/2 on
+    bytes += cells / 16 * kMapBytes * exits_;
+    return bytes;
+  }
+
   int64_t memory_bytes() const {
     int64_t total = layout_.bytes();
     for (const Map& map : maps_) total += map.bytes();
@@ -175,6 +185,8 @@ struct adpc_plan {
     if (item.what == kOp) return spec.step;
     return layout_.steps() + spec.exit_index + (item.what == kGate ? exits_ : 0);
   }
+
+  int padded(int edge) const { return (edge + multiple_ - 1) / multiple_ * multiple_; }
 
   void resize(int height, int width) {
     schedule_.clear();  // should memory be missing, the next frame tries again
@@ -737,6 +749,10 @@ void adpc_seconds(const adpc_plan* plan, double* seconds, int32_t count) {
 }
 
 int64_t adpc_memory_bytes(const adpc_plan* plan) { return plan->memory_bytes(); }
+
+int64_t adpc_bytes_for(adpc_plan* plan, int32_t height, int32_t width) {
+  return plan->bytes_for(height, width);
+}
 
 void adpc_poison(adpc_plan* plan) { plan->poison(); }
 

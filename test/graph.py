@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import array
 import io
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,52 +14,37 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Duration, Time
-from diagnostic_msgs.msg import DiagnosticArray
 from PIL import Image as Pillow
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParametersAtomically
-from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
 
+from adpc_ros.graph import processes
+from adpc_ros.graph.camera import Camera
+from adpc_ros.graph.peer import BEST_EFFORT, Peer
+from adpc_ros.graph.processes import Process, python, with_parameters
+from adpc_ros.graph.recorder import HEARD, listen
 from adpc_ros.msg import SegmentationStatus, Urgency
 
-BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-NODE = [sys.executable, '-m', 'adpc_ros.ros.node']
+__all__ = ['BEST_EFFORT', 'NODE', 'Client', 'NodeProcess']
+
+NODE = python(processes.NODE)
 
 
-class NodeProcess:
-    """The node; its log is in ``log()``."""
+class NodeProcess(Process):
+    """The node; its log is in ``log()``, and on stdout if the ``with`` block fails."""
 
     def __init__(self, folder: Path, *parameters: str, command: list[str] | None = None) -> None:
-        arguments = ['--ros-args']
-        for parameter in ('threads:=1', 'warmup_height:=64', 'warmup_width:=64', *parameters):
-            arguments += ['-p', parameter]
-        self._log = folder / f'node_{time.monotonic_ns()}.log'
-        with open(self._log, 'w') as file:
-            self.process = subprocess.Popen(
-                (command or NODE) + arguments, stdout=file, stderr=subprocess.STDOUT
-            )
-
-    def log(self) -> str:
-        return self._log.read_text()
+        given = ('threads:=1', 'warmup_height:=64', 'warmup_width:=64', *parameters)
+        log = folder / f'node_{time.monotonic_ns()}.log'
+        super().__init__('node', with_parameters(command or NODE, given), log)
 
     def stop(self, with_signal: int = signal.SIGINT) -> int:
         """Interrupt the node and give its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(with_signal)
-        try:
-            return self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise
-
-    def memory_mib(self) -> float:
-        pages = int(Path(f'/proc/{self.process.pid}/statm').read_text().split()[1])
-        return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
+        self.interrupt(with_signal)
+        return self.end()
 
     def __enter__(self) -> NodeProcess:
         return self
@@ -78,79 +60,50 @@ class NodeProcess:
             print(self.log())
 
 
-class Client:
+class Client(Peer):
     """A camera, an urgency monitor and a planner in one."""
 
     def __init__(
         self, name: str = 'adpc', image_type: type = Image, urgency_type: type = Urgency
     ) -> None:
-        self._name = name
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
-        self.node = Node('client', context=self._context)
-        self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._image = self.node.create_publisher(image_type, f'/{name}/input/image', BEST_EFFORT)
-        self._urgency = self.node.create_publisher(urgency_type, f'/{name}/input/urgency', 10)
+        super().__init__('client', name, self._context)
+        self.camera = Camera(self, (), image_type, urgency_type)
         self.masks: list[Image] = []
         self.confidences: list[Image] = []
         self.statuses: list[SegmentationStatus] = []
         self.order: list[str] = []
-        for topic, kind, into in (
-            ('mask', Image, self.masks),
-            ('confidence', Image, self.confidences),
-            ('status', SegmentationStatus, self.statuses),
-        ):
-            self.node.create_subscription(
-                kind,
-                f'/{name}/output/{topic}',
-                lambda message, into=into, topic=topic: (
-                    into.append(message),
-                    self.order.append(topic),
-                ),
-                QoSProfile(depth=100),
-            )
+        self._heard = dict(zip(HEARD, (self.masks, self.confidences, self.statuses)))
+        listen(self, self._take)
         self._stamp = 0
-        self._diagnosed = 0
-        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
-    def _on_diagnostics(self, array: DiagnosticArray) -> None:
-        self._diagnosed += array.status[0].name == f'{self._name}: segmentation'
+    def _take(self, topic: str, message: Any, received_ns: int) -> None:
+        self._heard[topic].append(message)
+        self.order.append(topic.removeprefix('output/'))
 
     def close(self) -> None:
-        self._executor.shutdown()
-        self.node.destroy_node()
+        super().close()
         rclpy.shutdown(context=self._context)
 
-    def spin(self, duration_s: float) -> None:
-        end_s = time.monotonic() + duration_s
-        while (left_s := end_s - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left_s)
-
-    def wait(self, condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
-        end_s = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < end_s, f'timed out; so far: {self.order}'
-            self._executor.spin_once(timeout_sec=0.02)
+    def wait(self, condition: Callable[[], Any], timeout_s: float = 30.0) -> bool:
+        assert super().wait(condition, timeout_s), f'timed out; so far: {self.order}'
+        return True
 
     def connect(self, node: NodeProcess) -> None:
         """Wait until every topic has found its other end."""
+        inputs = (self.camera.image, self.camera.urgency)
+        met = self.handshake(inputs, [f'/{self.of}/{topic}' for topic in HEARD])
 
         def connected() -> bool:
-            assert node.process.poll() is None, node.log()
-            inputs = (self._image, self._urgency)
-            outputs = (f'/{self._name}/output/{t}' for t in ('mask', 'confidence', 'status'))
-            return all(p.get_subscription_count() for p in inputs) and all(
-                map(self.node.count_publishers, outputs)
-            )
+            assert not node.ended, node.log()
+            return met()
 
         self.wait(connected, 60)
-        before = self._diagnosed  # whoever hears the node has been found by it
-        self.wait(lambda: self._diagnosed > before, 60)
 
     def call(self, kind: type, service: str, request: Any) -> Any:
         """Call one of the node's services and give its response."""
-        client = self.node.create_client(kind, f'/{self._name}/{service}')
+        client = self.node.create_client(kind, f'/{self.of}/{service}')
         self.wait(client.service_is_ready, 60)
         future = client.call_async(request)
         self.wait(future.done, 60)
@@ -178,7 +131,7 @@ class Client:
         message.header.frame_id = f'camera_{self._stamp}'
         for name, value in fields.items():
             setattr(message, name, value)
-        self._image.publish(message)
+        self.camera.image.publish(message)
         return message
 
     def compressed(self, kind: str = 'JPEG', size: tuple[int, int] = (96, 128)) -> CompressedImage:
@@ -193,12 +146,12 @@ class Client:
         """Publish an image message as it is, with the present as its stamp if it has none."""
         if message.header.stamp == Time():
             message.header.stamp = self.node.get_clock().now().to_msg()
-        self._image.publish(message)
+        self.camera.image.publish(message)
         return message
 
     def brake(self, now: bool) -> None:
         """Publish a Bool as urgency."""
-        self._urgency.publish(Bool(data=now))
+        self.camera.urgency.publish(Bool(data=now))
 
     def urgency(self, level: int, deadline_s: float = 0.0, hold_s: float = 0.0) -> Time:
         message = Urgency(level=level)
@@ -206,5 +159,5 @@ class Client:
         message.deadline, message.hold = (
             Duration(sec=int(s // 1), nanosec=int(s % 1 * 1e9)) for s in (deadline_s, hold_s)
         )
-        self._urgency.publish(message)
+        self.camera.urgency.publish(message)
         return message.header.stamp

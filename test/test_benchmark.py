@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,6 @@ from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import PAPER_MASKED
-from adpc_ros.processes import Processes
 from adpc_ros.runtime.images import to_input
 
 MASKED = (0.193, 0.384, 0.63)
@@ -298,25 +295,6 @@ def test_time_at_other_frames_is_no_transport() -> None:
     assert report['unaccounted'] == ['memory grows']
     assert report['memory']['growth'] == pytest.approx(0.06)
     assert report['frames']['lost'] == 0 and report['cores'] == 0.5
-
-
-def test_a_process_that_ends_too_early_is_said_and_the_others_end() -> None:
-    with pytest.raises(ChildProcessError, match='the first ended too early'):
-        with Processes({}) as processes:
-            processes.start('first', ['/bin/sh', '-c', 'exit 0'])
-            second = processes.start('second', ['/bin/sleep', '30'])
-            start_s = time.monotonic()
-            processes.wait_for('second')
-    assert time.monotonic() - start_s < 10
-    with pytest.raises(ProcessLookupError):
-        os.kill(second, 0)
-
-
-def test_a_process_that_fails_is_said() -> None:
-    with pytest.raises(ChildProcessError, match='the only ended with status 3'):
-        with Processes({}) as processes:
-            processes.start('only', ['/bin/sh', '-c', 'exit 3'])
-            processes.wait_for('only')
 
 
 # What the user may get wrong

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
 
-from adpc_ros.ros.camera_info import camera_info_of_mask
+from adpc_ros.ros.camera_info import mask_calibration
 
 K = np.array([[800.0, 0.5, 330.0], [0.0, 820.0, 250.0], [0.0, 0.0, 1.0]])
 P = np.hstack([K, [[-96.0], [12.0], [0.0]]])
@@ -42,22 +43,19 @@ def projected(matrix: np.ndarray, point: np.ndarray) -> np.ndarray:
 def test_points_fall_on_the_pixel_that_shows_them(
     binning: tuple[int, int], roi: tuple[int, int, int, int], size: tuple[int, int], scale: int
 ) -> None:
-    header = Header(frame_id='camera')
     source = info(binning, roi)
-    result = camera_info_of_mask(source, header, size, scale)
+    result = SimpleNamespace(**mask_calibration(source, size, scale))
     in_image = (np.array(roi[:2]), np.maximum(binning, 1))  # full resolution to the image's
     for mine, full, point in (
-        (result.k.reshape(3, 3), K, POINT),
-        (result.p.reshape(3, 4), P, np.append(POINT, 1)),
+        (np.reshape(result.k, (3, 3)), K, POINT),
+        (np.reshape(result.p, (3, 4)), P, np.append(POINT, 1)),
     ):
         pixel = (projected(full, point) - in_image[0]) / in_image[1]
         if mine.shape == (3, 4):  # the last column is no pixel: it moves with the focal length
             np.testing.assert_allclose(mine[:2, 3], P[:2, 3] / in_image[1] / scale)
         np.testing.assert_allclose(projected(mine, point), pixel / scale)
-    assert result.header == header
     assert (result.height, result.width) == tuple(-(-edge // scale) for edge in size)
-    assert (result.binning_x, result.roi.width, result.roi.x_offset) == (0, 0, 0)
-    assert (result.distortion_model, result.d) == (source.distortion_model, source.d)
+    assert (result.distortion_model, result.d) == (source.distortion_model, list(source.d))
     np.testing.assert_array_equal(result.r, source.r)
     np.testing.assert_array_equal(source.k, K.ravel())  # the input is left alone
 
@@ -65,10 +63,17 @@ def test_points_fall_on_the_pixel_that_shows_them(
 def test_a_camera_that_is_not_calibrated_stays_so() -> None:
     source = info((2, 2), (100, 50, 300, 200))
     source.k, source.p = np.zeros(9), np.zeros(12)
-    result = camera_info_of_mask(source, Header(), (100, 150), 2)
-    assert not result.k.any() and not result.p.any()
+    result = mask_calibration(source, (100, 150), 2)
+    assert not any(result['k']) and not any(result['p'])
 
 
 def test_a_calibration_of_another_size_is_an_error() -> None:
     with pytest.raises(ValueError, match='expected camera_info of a 480x640 image, got one of'):
-        camera_info_of_mask(info((2, 2)), Header(), (480, 640), 1)
+        mask_calibration(info((2, 2)), (480, 640), 1)
+
+
+@pytest.mark.parametrize('roi', [(400, 0, 300, 200), (0, 300, 300, 200), (8, 0, 0, 0)])
+def test_a_region_beyond_the_calibrated_image_is_an_error(roi: tuple[int, int, int, int]) -> None:
+    size = (roi[3] or 480, roi[2] or 640)
+    with pytest.raises(ValueError, match='a region of interest within the 480x640 pixels'):
+        mask_calibration(info(roi=roi), size, 1)

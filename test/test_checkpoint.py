@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,9 +70,12 @@ def test_a_round_trip_changes_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ['tiny.safetensors']
 
 
-def test_the_packaged_weights_are_what_they_were() -> None:
-    path = ROOT / 'weights' / 'hrnet_w18_small_v2_camvid.safetensors'
-    assert checkpoint.load(path).identity == 'hrnet_w18_small_v2_camvid@6f70eb27dd56'
+@pytest.mark.parametrize(
+    'identity', ['hrnet_w18_small_v2_camvid@6f70eb27dd56', 'coarse_s_camvid@7ea92c1478c8']
+)
+def test_the_packaged_weights_are_what_they_were(identity: str) -> None:
+    path = ROOT / 'weights' / f'{identity.partition("@")[0]}.safetensors'
+    assert checkpoint.load(path).identity == identity
 
 
 @pytest.mark.parametrize('architecture', ['hrnet_tiny', 'coarse_tiny'])
@@ -180,7 +184,7 @@ def load_error(path: Path) -> str:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     assert 'weights not found' in load_error(tmp_path / 'nothing.safetensors')
-    assert 'weights not found' in load_error(tmp_path)
+    assert f'weights not found: {tmp_path} (a folder; expected a file)' in load_error(tmp_path)
 
 
 @pytest.mark.parametrize('kept', [0.0, 0.001, 0.1, 0.5, 0.999])
@@ -188,6 +192,32 @@ def test_a_truncated_file(weights: Path, kept: float) -> None:
     content = weights.read_bytes()
     weights.write_bytes(content[: int(len(content) * kept)])
     assert 'expected a safetensors file' in load_error(weights)
+
+
+@pytest.mark.parametrize(
+    'content, kind',
+    [
+        (b'', 'an empty file'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n', 'a Git LFS pointer'),
+        ('grün und blau\n'.encode(), "text, which begins 'grün und blau'"),
+        (b'\x89HDF\r\n\x1a\n', 'an HDF5 file'),
+        (b'\x10' + bytes(7) + b'{', 'a safetensors file that was cut: it has 9 of 24 bytes'),
+        (b'\x04' + bytes(7) + b'{{{{', 'a safetensors file with a broken head'),
+    ],
+)
+def test_what_a_broken_file_looks_like_is_said(tmp_path: Path, content: bytes, kind: str) -> None:
+    path = tmp_path / 'broken.safetensors'
+    path.write_bytes(content)
+    assert f'; it looks like {kind}' in load_error(path)
+
+
+def test_a_file_of_another_length_is_not_taken(weights: Path) -> None:
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1])
+    size = len(content)
+    assert f'that was cut: it has {size - 1} of {size} bytes' in load_error(weights)
+    weights.write_bytes(content + b'..')
+    assert f'a safetensors file of {size} bytes with 2 more behind it' in load_error(weights)
 
 
 @pytest.mark.parametrize('content', [b'\x00' * 64, b'\xff' * 64, bytes(range(256)) * 8, b'PK\x03'])
@@ -199,8 +229,11 @@ def test_a_file_of_something_else(tmp_path: Path, content: bytes) -> None:
 
 def test_a_pickled_file_is_not_unpickled(tmp_path: Path) -> None:
     path = tmp_path / 'old.pth'
-    torch.save(random_network().state_dict(), path)
-    assert 'expected a safetensors file' in load_error(path)
+    for zipped in (True, False):
+        torch.save(random_network().state_dict(), path, _use_new_zipfile_serialization=zipped)
+        message = load_error(path)
+        assert 'expected a safetensors file' in message
+        assert 'it looks like a PyTorch file, which the command convert reads' in message
 
 
 def change(
@@ -220,6 +253,82 @@ def change(
 def test_a_file_without_metadata(weights: Path) -> None:
     change(weights, metadata=lambda m: m.clear())
     assert "expected format 'adpc_ros 1' in the metadata, got None" in load_error(weights)
+
+
+def test_a_file_of_another_program(weights: Path) -> None:
+    save_file({'layer.weight': torch.ones(2), 'layer.bias': torch.ones(2)}, weights)
+    message = load_error(weights)
+    assert 'a safetensors file of another program, with 2 tensors as layer.bias' in message
+
+
+@pytest.mark.parametrize(
+    'dtype',
+    [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float64],
+    ids=str,
+)
+def test_types_whose_values_float32_has_are_taken(weights: Path, dtype: torch.dtype) -> None:
+    def rounded(tensors: Tensors) -> None:  # so that both files hold the same values
+        weights_ = {k: v for k, v in tensors.items() if not k.endswith('square_dis')}
+        tensors.update({k: v.to(dtype).float() for k, v in weights_.items()})
+
+    change(weights, rounded)
+    expected = checkpoint.load(weights)
+    change(weights, lambda t: t.update({k: v.to(dtype) for k, v in t.items()}))
+    loaded = checkpoint.load(weights)
+    for name, value in loaded.network.state_dict().items():
+        assert torch.equal(value, expected.network.state_dict()[name])
+        assert value.dtype == torch.float32 or name.endswith('num_batches_tracked')
+    assert loaded.identity == expected.identity
+
+
+def doubled(values: Tensor) -> Tensor:
+    return values.double() + 1e-12
+
+
+def but_one(value: float) -> Callable[[Tensor], Tensor]:
+    def change_one(values: Tensor) -> Tensor:
+        values = values.clone()
+        values.view(-1)[3] = value
+        return values
+
+    return change_one
+
+
+@pytest.mark.parametrize(
+    ('name', 'changed', 'message'),
+    [
+        ('bn1.weight', Tensor.long, 'bn1.weight is torch.int64, expected torch.float32'),
+        ('bn1.weight', Tensor.char, 'bn1.weight is torch.int8, expected torch.float32'),
+        ('bn1.weight', Tensor.bool, 'bn1.weight is torch.bool, expected torch.float32'),
+        (
+            'conv1.weight',
+            doubled,
+            'conv1.weight is torch.float64 with values that float32 does not have, expected',
+        ),
+        (
+            'conv1.weight',
+            but_one(math.nan),
+            'conv1.weight has 1 of 1728 not finite, expected numbers alone',
+        ),
+        ('bn1.bias', but_one(math.inf), 'bn1.bias has 1 of 64 not finite'),
+        ('bn1.bias', lambda v: but_one(-math.inf)(v).half(), 'bn1.bias has 1 of 64 not finite'),
+        (
+            'bn1.running_var',
+            but_one(-0.5),
+            'bn1.running_var has -0.5, expected variances of 0 or more',
+        ),
+    ],
+)
+def test_what_cannot_be_weights_is_refused_by_name(
+    weights: Path, name: str, changed: Callable[[Tensor], Tensor], message: str
+) -> None:
+    change(weights, lambda t: t.update({name: changed(t[name])}))
+    assert load_error(weights).startswith(f'{weights}: {message}')
+
+
+def test_how_many_others_are_wrong_is_said(weights: Path) -> None:
+    change(weights, lambda t: t.update({k: v.long() for k, v in t.items() if 'bn1' in k[:3]}))
+    assert 'bn1.bias is torch.int64, expected torch.float32 (3 more alike)' in load_error(weights)
 
 
 def test_a_tensor_of_another_shape(weights: Path) -> None:

@@ -21,7 +21,7 @@ from adpc_ros.ros.cloud_conversions import (
     label_cloud,
     read_cloud,
 )
-from adpc_ros.ros.conversions import InvalidImage
+from adpc_ros.ros.decoding import InvalidImage
 
 KINDS = {
     'i1': PointField.INT8,
@@ -72,6 +72,10 @@ def cloud_of(
     return message, points.reshape(-1)
 
 
+def float_field(name: str, count: int = 1) -> PointField:
+    return PointField(name=name, offset=0, datatype=PointField.FLOAT32, count=count)
+
+
 @pytest.mark.parametrize('big', [False, True])
 @pytest.mark.parametrize('size, padding', [((1, 50), 0), ((5, 10), 0), ((5, 10), 7)])
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -114,17 +118,63 @@ def test_one_row_needs_no_row_step() -> None:
     assert read_cloud(message).coordinates[0].tolist() == points['x'].tolist()
 
 
+@pytest.mark.parametrize('height', [1, 5])
+def test_padding_behind_the_last_row_may_be_there_or_not(height: int) -> None:
+    message, points = cloud_of(size=(height, 10), padding=7)
+    assert read_cloud(message).coordinates[2].tolist() == points['z'].tolist()
+    message.data = message.data[:-7]
+    assert read_cloud(message).coordinates[2].tolist() == points['z'].tolist()
+
+
+@pytest.mark.parametrize('count', [0, 1])
+def test_a_field_without_a_count_is_one_number(count: int) -> None:
+    message, points = cloud_of('odd')
+    for field in message.fields:
+        field.count = count
+    assert read_cloud(message).coordinates[1].tolist() == points['y'].tolist()
+
+
+@pytest.mark.parametrize('size', [(1, 0), (0, 50), (0, 0), (64, 0)])
+@pytest.mark.parametrize('fields', [{}, {'fields': [], 'point_step': 0}], ids=['usual', 'bare'])
+def test_a_cloud_without_points_gets_the_fields_alone(
+    size: tuple[int, int], fields: dict[str, Any]
+) -> None:
+    message, _ = cloud_of(size=size)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    cloud = read_cloud(message)
+    assert [len(values) for values in cloud.coordinates] == [0, 0, 0]
+    labels = Labels(np.empty(0, np.uint8), np.empty(0, np.float32))
+    result = label_cloud(message, cloud, labels, 'label', 'confidence')
+    assert result.header == message.header
+    assert (result.height, result.width, result.row_step) == (*size, result.point_step * size[1])
+    assert len(result.data) == 0
+    own = [*message.fields]
+    assert list(result.fields[:-2]) == own
+    added = [(f.name, f.datatype, f.offset) for f in result.fields[-2:]]
+    assert added == [
+        ('confidence', PointField.FLOAT32, message.point_step),
+        ('label', PointField.UINT8, message.point_step + 4),
+    ]
+    assert result.point_step == message.point_step + 8
+
+
 @pytest.mark.parametrize(
     'fields, text',
     [
-        ({'width': 0}, 'expected a cloud with points'),
-        ({'height': 0}, 'expected a cloud with points'),
         ({'point_step': 0}, 'point_step > 0'),
         ({'height': 2, 'row_step': 3}, 'row_step >= width'),
-        ({'width': 51}, 'expected 816 bytes'),
+        ({'width': 51}, 'expected 816 bytes .1x51 points., got 800'),
+        ({'width': 49, 'row_step': 784}, 'expected 784 bytes .1x49 points., got 800'),
+        ({'data': array.array('B')}, 'expected 800 bytes .1x50 points., got 0'),
         ({'width': 2**31, 'height': 2**31, 'row_step': 2**32 - 1}, 'row_step >= width'),
         ({'point_step': 8, 'row_step': 400}, 'field z within point_step 8'),
         ({'fields': []}, 'expected a field x'),
+        (
+            {'fields': [float_field(name) for name in 'xyzx']},
+            'got fields x .7., y .7., z .7., x .7.',
+        ),
+        ({'fields': [float_field(name, count=3) for name in 'xyz']}, 'x .7, 3 times.'),
         (
             {'fields': [PointField(name=n, offset=0, datatype=PointField.INT16) for n in 'xyz']},
             'FLOAT32',
@@ -223,23 +273,61 @@ def test_a_camera_info_gives_a_camera() -> None:
     assert (part.size, part.origin) == ((100, 200), (10, 20))
 
 
+RADIAL = [0.1, -0.2, 0.01, -0.02, 0.03]
+RATIO = [*RADIAL, 0.4, -0.05, 0.06]
+PRISM = [*RATIO, 0.007, -0.008, 0.009, 0.001]
+TILT = [*PRISM, 0.02, -0.03]
+FISH = [0.1, -0.02, 0.003, -0.0004]
+
+
 @pytest.mark.parametrize(
-    'model, coefficients, expected',
+    'model, coefficients, expected, taken',
     [
-        ('', [], Model.NONE),
-        ('plumb_bob', [], Model.NONE),
-        ('plumb_bob', [0.0] * 5, Model.NONE),
-        ('whatever', [0.0] * 12, Model.NONE),
-        ('plumb_bob', [0.1] * 4, Model.PLUMB_BOB),
-        ('rational_polynomial', [0.1] * 8, Model.RATIONAL_POLYNOMIAL),
-        ('equidistant', [0.0] * 4, Model.EQUIDISTANT),
+        ('', [], Model.NONE, []),
+        ('', [0.0] * 5, Model.NONE, []),
+        ('none', [0.0], Model.NONE, []),
+        ('plumb_bob', [], Model.NONE, []),
+        ('plumb_bob', [0.0] * 5, Model.NONE, []),
+        ('rational_polynomial', [0.0] * 14, Model.NONE, []),
+        ('whatever', [0.0] * 12, Model.NONE, []),
+        ('plumb_bob', [0.1] * 4, Model.PLUMB_BOB, [0.1, 0.1, 0.1, 0.1, 0.0]),
+        ('plumb_bob', RADIAL, Model.PLUMB_BOB, RADIAL),
+        ('plumb_bob', [*RADIAL, 0.0, 0.0, 0.0], Model.PLUMB_BOB, RADIAL),
+        ('plumb_bob', [*RADIAL, *[0.0] * 7], Model.PLUMB_BOB, RADIAL),
+        ('plumb_bob', [*RADIAL, *[0.0] * 9], Model.PLUMB_BOB, RADIAL),
+        ('plumb_bob', RATIO, Model.RATIONAL_POLYNOMIAL, RATIO),
+        ('plumb_bob', TILT, Model.THIN_PRISM, TILT),
+        (' Plumb Bob ', RADIAL, Model.PLUMB_BOB, RADIAL),
+        ('radtan', RADIAL[:4], Model.PLUMB_BOB, [*RADIAL[:4], 0.0]),
+        ('RadTan', RADIAL, Model.PLUMB_BOB, RADIAL),
+        ('rational_polynomial', RADIAL, Model.PLUMB_BOB, RADIAL),
+        ('rational_polynomial', RATIO, Model.RATIONAL_POLYNOMIAL, RATIO),
+        ('RATIONAL_POLYNOMIAL', [*RATIO, *[0.0] * 4], Model.RATIONAL_POLYNOMIAL, RATIO),
+        ('rational-polynomial', [*RATIO, *[0.0] * 6], Model.RATIONAL_POLYNOMIAL, RATIO),
+        ('rational_polynomial', PRISM, Model.THIN_PRISM, [*PRISM, 0.0, 0.0]),
+        ('rational_polynomial', TILT, Model.THIN_PRISM, TILT),
+        ('equidistant', [0.0] * 4, Model.EQUIDISTANT, [0.0] * 4),
+        ('equidistant', FISH, Model.EQUIDISTANT, FISH),
+        ('equidistant', [*FISH, 0.0], Model.EQUIDISTANT, FISH),
+        ('fisheye', [*FISH, *[0.0] * 4], Model.EQUIDISTANT, FISH),
+        ('Kannala_Brandt4', [*FISH, 0.0], Model.EQUIDISTANT, FISH),
+        ('kannala_brandt', FISH, Model.EQUIDISTANT, FISH),
+        ('EQUIDISTANT\n', FISH, Model.EQUIDISTANT, FISH),
     ],
 )
 def test_distortion_models_are_known_by_name(
-    model: str, coefficients: list[float], expected: Model
+    model: str, coefficients: list[float], expected: Model, taken: list[float]
 ) -> None:
-    camera = camera_of(info(distortion_model=model, d=coefficients))
-    assert camera.distortion.model is expected
+    lens = camera_of(info(distortion_model=model, d=coefficients)).distortion
+    assert (lens.model, list(lens.coefficients)) == (expected, taken)
+
+
+def test_an_edge_of_the_region_that_is_zero_is_the_whole_edge() -> None:
+    region = RegionOfInterest(x_offset=10, width=200)
+    part = camera_of(info(roi=region))
+    assert (part.size, part.origin) == ((480, 200), (10, 0))
+    whole = RegionOfInterest(width=640, height=480, do_rectify=True)
+    assert camera_of(info(roi=whole)) == camera_of(info())
 
 
 @pytest.mark.parametrize(
@@ -247,12 +335,30 @@ def test_distortion_models_are_known_by_name(
     [
         ({'k': [0.0] * 9}, 'calibrated camera'),
         ({'k': [500.0, 1.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]}, 'fx 0 cx'),
+        ({'k': [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 0.0]}, 'fx 0 cx'),
+        ({'k': [500.0, 0.0, 320.0, 0.0, 0.0, 240.0, 0.0, 0.0, 1.0]}, 'focal lengths > 0'),
         ({'k': [500.0, 0.0, math.nan, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]}, 'focal lengths'),
+        ({'k': [math.nan] * 9}, 'fx 0 cx'),
         ({'height': 0}, 'image with pixels'),
+        ({'width': 0}, 'image with pixels'),
+        (
+            {'roi': RegionOfInterest(x_offset=500, width=200, height=100)},
+            'within the 480x640 pixels of camera_info, got 100x200 at row 0, column 500',
+        ),
+        ({'roi': RegionOfInterest(y_offset=8)}, 'within the 480x640 .* got 0x0 at row 8'),
         ({'distortion_model': 'thin_prism'}, 'expected a distortion model of plumb_bob'),
+        ({'distortion_model': ''}, "of plumb_bob.*equidistant.* got '' with coefficients .0.1"),
+        ({'distortion_model': 'fov', 'd': [0.0] * 5}, "expected a .* model .* got 'fov'"),
         ({'distortion_model': 'equidistant'}, 'expected 4 coefficients, got 5'),
+        ({'distortion_model': 'equidistant', 'd': []}, 'expected 4 coefficients, got 0'),
+        ({'distortion_model': 'fisheye', 'd': [0.1] * 3}, 'fisheye: expected 4 .* got 3'),
         ({'d': [0.1]}, 'expected 5 coefficients, got 1'),
+        ({'d': [0.1] * 6}, 'expected 5 coefficients, got 6: .*4, 5, 8, 12, 14'),
+        ({'d': [0.1] * 15}, 'expected 5 coefficients, got 15'),
+        ({'distortion_model': 'rational_polynomial', 'd': [0.1] * 7}, 'expected 8 .* got 7'),
         ({'d': [math.nan] * 5}, 'expected numbers'),
+        ({'d': [0.0, 0.0, 0.0, 0.0, math.nan]}, 'plumb_bob: expected numbers'),
+        ({'d': [math.inf, *[0.0] * 7]}, 'plumb_bob: expected numbers'),
     ],
 )
 def test_what_is_no_camera_is_an_error(fields: dict[str, Any], text: str) -> None:

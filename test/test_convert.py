@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks import random_image, random_network
@@ -101,6 +105,101 @@ def test_released_weights_give_the_same_logits(
     assert loaded.classes is CAMVID
     assert loaded.info == {'source': 'released.pth'}
     assert_same_logits(network, loaded.network, random_image(64, 96))
+
+
+@pytest.mark.parametrize(
+    'table, prefix',
+    [
+        ('state_dict', 'module.model.'),
+        ('model_state', 'module.'),
+        ('model', ''),
+        (None, '_orig_mod.module.'),
+    ],
+)
+@pytest.mark.parametrize('zipped', [False, True], ids=['old_format', 'zipped'])
+def test_what_training_programs_put_around_weights_is_left_out(
+    tmp_path: Path, table: str | None, prefix: str, zipped: bool
+) -> None:
+    network = random_network(3)
+    tensors = {prefix + name: value for name, value in network.state_dict().items()}
+    tensors[f'{prefix.replace("model.", "")}loss.criterion.weight'] = torch.ones(11)
+    beside = {'best_mIoU': np.float64(0.75), 'ious': np.ones(3), 'epoch': 7, 'optimizer': {1: {}}}
+    path = tmp_path / 'checkpoint.pth.tar'
+    content = {table: tensors, **beside} if table else tensors
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    read = official.read(path)
+    left_out = ['best_mIoU', 'epoch', 'ious', 'optimizer'] if table else []
+    assert read.left_out == [*left_out, 'loss.criterion.weight']
+    assert read.tensors.keys() == network.state_dict().keys()
+
+
+def test_the_state_of_an_optimizer_is_left_out(tmp_path: Path) -> None:
+    network = random_network(3).train()
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9)
+    sum(logits.sum() for logits in network(random_image(64, 64))).backward()
+    optimizer.step()
+    path = tmp_path / 'checkpoint.pth.tar'
+    # as train.py of HRNet-Semantic-Segmentation writes it
+    state = {'epoch': 3, 'best_mIoU': np.float64(0.7), 'state_dict': released(network)}
+    torch.save({**state, 'optimizer': optimizer.state_dict()}, path)
+    assert convert(path, '--no-masks') == 0
+    assert_same_logits(network, converted(path).network, random_image(64, 96))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_weights_of_another_precision_keep_their_values(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    network = random_network(3, adaptivity=MASKS)
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not name.endswith('square_dis'):
+            value.copy_(value.to(dtype))
+    path = tmp_path / 'half.pth'
+    torch.save({name: value.to(dtype) for name, value in released(network).items()}, path)
+    assert convert(path, '--threshold', '0.6') == 0
+    assert_same_logits(network, converted(path).network, random_image(64, 96))
+
+
+def test_two_tables_of_tensors_are_one_too_many(tmp_path: Path) -> None:
+    path = tmp_path / 'two.pth'
+    torch.save({'state_dict': {}, 'model': {}}, path)
+    assert 'expected one table of tensors, got state_dict and model' in read_error(path)
+    torch.save({'state_dict': {'bn1.weight': torch.ones(1)}, 'model': 'hrnet_w48'}, path)
+    assert official.read(path) == ({'bn1.weight': torch.ones(1)}, ['model'])
+
+
+def test_a_file_is_read_as_what_it_is_and_not_as_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / 'safetensors.pth'
+    save_file({'bn1.weight': torch.ones(1)}, path)
+    assert official.read(path).tensors == {'bn1.weight': torch.ones(1)}
+    path.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n')
+    assert 'it looks like a Git LFS pointer' in read_error(path)
+
+
+class Canary:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize('form', ['old_format', 'zipped', 'pickle'])
+def test_code_in_a_file_is_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    path, canary = tmp_path / 'evil.pth', tmp_path / 'canary'
+    content = {'state_dict': released(random_network()), 'best_mIoU': Canary(canary)}
+    if form == 'pickle':
+        path.write_bytes(pickle.dumps(content, 2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == 'zipped')
+    assert convert(path, '--no-masks') == 2
+    error = capsys.readouterr().err
+    assert f'{path}: expected tensors alone, but the file needs' in error
+    assert not canary.exists() and not path.with_name('converted.safetensors').exists()
 
 
 def test_weights_of_the_reference_give_the_same_logits(tmp_path: Path) -> None:
@@ -285,6 +384,29 @@ def test_every_kind_of_difference_is_in_one_error() -> None:
     assert 'unexpected (5): ocr.0.weight, ocr.1.weight, ocr.2.weight, ...;' in message
     assert 'of another shape (1): bn1.weight is (63,), expected (64,);' in message
     assert 'of another type (1): bn2.weight is torch.int64, expected torch.float32' in message
+
+
+def test_what_cannot_be_weights_is_named() -> None:
+    tensors = random_network().state_dict()
+    tensors['bn1.weight'] = tensors['bn1.weight'].long()
+    tensors['conv1.weight'] = tensors['conv1.weight'].double() + 1e-12
+    tensors['bn1.running_var'][5] = -2
+    tensors['bn2.bias'][:2] = math.nan
+    tensors['bn1.num_batches_tracked'] = torch.tensor(3.0)  # nothing uses it
+    message = fill_error(tensors)
+    assert 'of another type (2): ' in message
+    assert 'bn1.weight is torch.int64, expected torch.float32' in message
+    assert 'conv1.weight is torch.float64 with values that float32 does not have' in message
+    assert 'of impossible values (2): ' in message
+    assert 'bn1.running_var has -2, expected variances of 0 or more' in message
+    assert 'bn2.bias has 2 of 64 not finite, expected numbers alone' in message
+    assert 'missing' not in message and 'unexpected' not in message
+
+
+def test_a_sparse_tensor_is_named() -> None:
+    tensors = random_network().state_dict()
+    tensors['bn1.weight'] = tensors['bn1.weight'].to_sparse()
+    assert 'bn1.weight is torch.sparse_coo, expected' in fill_error(tensors)
 
 
 def test_a_file_of_other_distances() -> None:

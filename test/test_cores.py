@@ -15,9 +15,8 @@ from networks import random_network
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 from adpc_ros.runtime.compile import compile_network
-from adpc_ros.runtime.cores import on_cores
+from adpc_ros.runtime.cores import core_count, on_cores
 from adpc_ros.runtime.engine import Engine
-from adpc_ros.runtime.plan import core_count
 
 ALL = os.sched_getaffinity(0)
 LAST = {max(ALL)}

@@ -15,6 +15,7 @@ from lifecycle_msgs.srv import ChangeState
 from networks import random_network
 from rosgraph_msgs.msg import Clock
 
+from adpc_ros.graph.processes import memory_mib
 from adpc_ros.labels import CAMVID
 from adpc_ros.msg import SegmentationStatus
 from adpc_ros.network import checkpoint
@@ -87,7 +88,9 @@ def test_rates_latencies_exits_and_reasons_are_those_of_the_statuses(
         shares = [float(values[f'Active after exit {i} (%)']) for i in (1, 2, 3)]
         assert 100 >= shares[0] >= shares[1] >= shares[2] >= 0, 'masks are nested'
         assert 'Active after exit 4 (%)' not in values
-        assert float(values['Resident memory (MiB)']) == pytest.approx(node.memory_mib(), rel=0.1)
+        assert float(values['Resident memory (MiB)']) == pytest.approx(
+            memory_mib(node.process.pid), rel=0.1
+        )
         assert 0 < float(values['Plan memory (MiB)']) < float(values['Resident memory (MiB)'])
         assert int(values['Threads']) > 2
         assert node.stop() == 0
@@ -140,7 +143,7 @@ def test_a_node_that_cannot_be_configured_says_so_until_it_can(
     command = [*NODE, '--ros-args', '-r', '__ns:=/front']
     parameters = (f'weights:={missing}', 'autostart:=false')
     with NodeProcess(tmp_path, *parameters, command=command) as node:
-        monitor._name = 'front/adpc'
+        monitor.of = 'front/adpc'
         monitor.wait_for(lambda: monitor.status.message == 'not configured', 60)
         assert monitor.status.name == 'front/adpc: segmentation'
         assert not monitor.change(Transition.TRANSITION_CONFIGURE)

@@ -11,6 +11,7 @@ from shared import ROOT
 
 from adpc_ros.class_file import read_classes
 from adpc_ros.ros.parameters import Parameters, table
+from adpc_ros.ros.publication import RUNNING
 from adpc_ros.runtime.scheduler import StopReason
 
 README = (ROOT / 'README.md').read_text()
@@ -70,4 +71,5 @@ def test_every_promise_has_a_test_and_every_topic_a_promise() -> None:
 def test_messages_and_scheduler_agree_on_the_numbers() -> None:
     message = (ROOT / 'msg' / 'SegmentationStatus.msg').read_text()
     constants = dict(re.findall(r'^uint8 ([A-Z_]+)=(\d+)', message, re.MULTILINE))
-    assert constants == {r.name: str(r.value) for r in StopReason}
+    reasons = {r.name: str(r.value) for r in StopReason}
+    assert constants == {**reasons, 'RUNNING': str(RUNNING)}

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adpc_ros.bag import decode_raw
 from adpc_ros.drive import BagDrive, FolderDrive, StreetDrive, open_drive
 from adpc_ros.labels import CAMVID, IGNORE_ID
 from adpc_ros.street.kinds import Kind
@@ -293,10 +292,8 @@ def test_a_bag_without_images_says_what_it_has(tmp_path: Path) -> None:
 
 
 def test_a_message_that_is_no_picture_is_named_by_its_time(tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / 'bag', {'/camera': [raw('yuv422', PICTURE)]})
-    with pytest.raises(
-        ValueError, match="/camera: message recorded at 1000 ns: encoding 'yuv422'"
-    ):
+    bag = write_bag(tmp_path / 'bag', {'/camera': [raw('nv24', PICTURE)]})
+    with pytest.raises(ValueError, match="/camera: message recorded at 1000 ns: encoding 'nv24'"):
         list(BagDrive(bag))
 
 
@@ -319,16 +316,6 @@ def test_a_missing_rosbags_package_is_said_plainly(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match='needs the package rosbags: pip install rosbags'):
         BagDrive(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ('height', 'width', 'step', 'size'), [(0, 2, 6, 12), (2, 2, 5, 12), (2, 2, 6, 11)]
-)
-def test_raw_images_whose_bytes_do_not_fit_are_refused(
-    height: int, width: int, step: int, size: int
-) -> None:
-    with pytest.raises(ValueError, match='expected a step of'):
-        decode_raw(bytes(size), 'rgb8', height, width, step)
 
 
 # The street

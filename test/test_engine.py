@@ -69,8 +69,9 @@ class Recorder:
         self.results.append(result)
         self.threads.append(threading.current_thread().name)
 
-    def on_exit(self, frame: object, rendered: object) -> None:
-        self.exits.append(rendered[:2])
+    def on_exit(self, done: Result) -> None:
+        assert done.exit is not None and done.reason is None
+        self.exits.append(done.exit[:2])
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -108,7 +109,9 @@ def test_results_equal_the_networks_exits(recorder: Recorder) -> None:
     network = random_network(2, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
     rendered = []
     engine = Engine(
-        plan_of(network), on_result=recorder.on_result, on_exit=lambda _, r: rendered.append(r)
+        plan_of(network),
+        on_result=recorder.on_result,
+        on_exit=lambda done: rendered.append(done.exit),
     )
     for seed, size in enumerate([SIZE, SIZE, (33, 95)]):
         engine.submit(picture(seed, size), tag=seed)

@@ -7,6 +7,10 @@ images, Bool urgency, other qualities of service, simulated time).
 
 from __future__ import annotations
 
+import io
+import re
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +20,19 @@ import pytest
 from builtin_interfaces.msg import Time
 from graph import BEST_EFFORT, NODE, Client, NodeProcess
 from networks import random_network
-from rcl_interfaces.srv import DescribeParameters, GetParameters
+from PIL import Image as Pillow
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import (
+    DescribeParameters,
+    GetParameters,
+    ListParameters,
+    SetParameters,
+)
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from shared import ROOT
 from std_msgs.msg import Bool
 
 from adpc_ros.labels import CAMVID
@@ -30,6 +43,7 @@ from adpc_ros.pictures import overlay
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 QOS = 'qos_overrides./rear/adpc/'
+TOPIC = 'qos_overrides./front/adpc/output/mask.publisher'
 DEFAULTS = {
     'min_exit': 0,
     'max_exit': 0,
@@ -59,12 +73,19 @@ def nodes(folder: Path) -> Iterator[tuple[NodeProcess, NodeProcess]]:
         'compressed_input:=true',
         'urgency_type:=bool',
         'use_sim_time:=true',
+        'frame_memory_mib:=64',
         f'{QOS}input/image.subscription.reliability:=reliable',
         f'{QOS}output/mask.publisher.reliability:=best_effort',
         f'{QOS}output/mask.publisher.depth:=2',
     )
+    elsewhere, misspelt = folder / 'elsewhere.yaml', folder / 'misspelt.yaml'
+    elsewhere.write_text('/rear/adpc: {ros__parameters: {max_exit: 1}}')
+    misspelt.write_text(
+        f'/**/adpc: {{ros__parameters: {{deadlines_s: 0.1, {TOPIC}: {{depht: 1}}}}}}'
+    )
+    files = ('--params-file', str(elsewhere), '--params-file', str(misspelt))
     with (
-        NodeProcess(folder, weights, command=in_namespace('front')) as front,
+        NodeProcess(folder, weights, command=[*in_namespace('front'), *files]) as front,
         NodeProcess(folder, weights, *special, command=in_namespace('rear')) as rear,
     ):
         yield front, rear
@@ -93,8 +114,8 @@ class Rear(Client):
     def __init__(self) -> None:
         super().__init__('rear/adpc', CompressedImage, Bool)
         reliable = QoSProfile(depth=5)
-        self.node.destroy_publisher(self._image)
-        self._image = self.node.create_publisher(
+        self.node.destroy_publisher(self.camera.image)
+        self.camera.image = self.node.create_publisher(
             CompressedImage, '/rear/adpc/input/image', reliable
         )
         self.loose_masks: list[Image] = []
@@ -157,7 +178,7 @@ def subscribed(client: Client, kind: type, topic: str, qos: QoSProfile) -> list[
     """Give a list that fills, once the topic has found its other end."""
     received: list[Any] = []
     subscription = client.node.create_subscription(
-        kind, f'/{client._name}/{topic}', received.append, qos
+        kind, f'/{client.of}/{topic}', received.append, qos
     )
     client.wait(lambda: client.node.count_publishers(subscription.topic_name))
     client.spin(0.5)
@@ -264,6 +285,33 @@ def test_live_parameters_count_from_the_next_frame_on(front: Client) -> None:
     assert dense.gimac > first.gimac
 
 
+def test_what_was_given_and_is_not_taken_is_warned_of(
+    front: Client, nodes: tuple[NodeProcess, NodeProcess], folder: Path
+) -> None:
+    log = nodes[0].log()
+    for text in (
+        'elsewhere.yaml has no parameters for /front/adpc, only for /rear/adpc',
+        'deadlines_s: no parameter of this node; is deadline_s meant?',
+        f'{TOPIC}.depht: no parameter of this node; is {TOPIC}.depth meant?',
+    ):
+        assert log.count(text) == 1
+    assert 'no parameter of this node' not in nodes[1].log()
+
+
+def test_a_dump_of_the_node_can_be_loaded_and_an_array_emptied(front: Client) -> None:
+    listed = front.call(ListParameters, 'list_parameters', ListParameters.Request()).result.names
+    request = GetParameters.Request(names=listed)
+    values = front.call(GetParameters, 'get_parameters', request).values
+    assert {'cores', 'class_names', 'use_sim_time', f'{TOPIC}.depth'} <= set(listed)
+    dumped = [ParameterMessage(name=name, value=value) for name, value in zip(listed, values)]
+    for message in dumped:  # what YAML makes of an empty array
+        if message.name == 'cores':
+            message.value.type = ParameterType.PARAMETER_BOOL_ARRAY
+    loaded = SetParameters.Request(parameters=dumped)
+    results = front.call(SetParameters, 'set_parameters', loaded).results
+    assert [result.reason for result in results if not result.successful] == []
+
+
 def test_what_cannot_be_is_refused_as_a_whole_and_says_what_was_expected(front: Client) -> None:
     for values, reason in (
         ({'min_exit': 3, 'max_exit': 2}, 'expected min_exit <= max_exit, got 3, 2'),
@@ -280,6 +328,30 @@ def test_what_cannot_be_is_refused_as_a_whole_and_says_what_was_expected(front: 
     live, fixed = front.call(DescribeParameters, 'describe_parameters', request).descriptors
     assert 'live' in live.additional_constraints
     assert 'read when the node is configured' in fixed.additional_constraints
+
+
+# A planner
+
+
+def test_the_planner_of_the_readme_plans_and_ends_cleanly(front: Client, folder: Path) -> None:
+    (code,) = re.findall('```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+    script = folder / 'planner.py'
+    script.write_text(code)
+    remapped = [
+        word
+        for topic in ('input/urgency', 'output/mask', 'output/confidence', 'output/status')
+        for word in ('-r', f'/adpc/{topic}:=/front/adpc/{topic}')
+    ]
+    command = [sys.executable, str(script), '--ros-args', *remapped]
+    with NodeProcess(folder, command=command) as planner:
+        for _ in range(200):
+            front.image()
+            front.spin(0.2)
+            if 'exit 4 of 4, 0.' in planner.log() or planner.process.poll() is not None:
+                break
+        assert 'exit 4 of 4, 0.' in planner.log()
+        assert planner.stop() == 0
+        assert 'Traceback' not in planner.log()
 
 
 # Load
@@ -318,10 +390,10 @@ def test_a_storm_of_urgency_leaves_one_result_for_each_frame(front: Client) -> N
 
 def test_a_camera_that_starts_again_is_heard(front: Client) -> None:
     segmented(front, front.image)
-    front.node.destroy_publisher(front._image)
+    front.node.destroy_publisher(front.camera.image)
     front.spin(0.2)
-    front._image = front.node.create_publisher(Image, '/front/adpc/input/image', BEST_EFFORT)
-    front.wait(front._image.get_subscription_count)
+    front.camera.image = front.node.create_publisher(Image, '/front/adpc/input/image', BEST_EFFORT)
+    front.wait(front.camera.image.get_subscription_count)
     front.spin(0.5)
     segmented(front, front.image)
     assert len(front.masks) == 2
@@ -357,16 +429,20 @@ def test_compressed_images_are_segmented_and_broken_ones_counted(
     before = rear.statuses[-1]
     whole = rear.compressed('PNG')
     rear.wait(lambda: len(rear.statuses) == 3)
-    for data in (b'', b'garbage' * 99, whole.data[: len(whole.data) // 2]) * 2:
+    huge = io.BytesIO()  # small as a file, gigabytes of features
+    Pillow.new('L', (4096, 4096)).save(huge, 'PNG')
+    broken = (b'', b'garbage' * 99, whole.data[: len(whole.data) // 2], huge.getvalue())
+    for data in broken * 2:
         rear.send(CompressedImage(header=whole.header, format='png', data=data))
         rear.spin(0.1)
     rear_frame(rear, rear.compressed)
     last = rear.statuses[-1]
-    assert last.frames_dropped - before.frames_dropped == 6
+    assert last.frames_dropped - before.frames_dropped == 8
     assert last.frames_segmented - before.frames_segmented == 2
     log = nodes[1].log()
     assert log.count('expected JPEG or PNG') + log.count('broken PNG') == 1
-    assert log.count('image dropped: ') == 1
+    assert log.count('expected frames of at most 64 MiB (frame_memory_mib), one of 4096x40') == 1
+    assert log.count('image dropped: ') == 2
 
 
 def test_a_bool_is_an_urgency(rear: Rear) -> None:
@@ -423,3 +499,37 @@ def test_a_bag_that_loops_under_simulated_time_is_processed(
     assert far.stop_reason == SegmentationStatus.FINISHED
     assert nodes[1].log()[logged:].count('/clock come from the same source') <= 1
     assert nodes[1].log().count('/clock come from the same source') == 1
+
+
+def test_latency_is_on_the_clock_however_fast_it_runs(rear: Rear) -> None:
+    buffer = io.BytesIO()
+    Pillow.new('RGB', (2048, 1024)).save(buffer, 'PNG')
+    started_s = time.monotonic()
+
+    def now_s() -> float:
+        return 2000 + 10 * (time.monotonic() - started_s)
+
+    def run_until(condition: Callable[[], Any]) -> None:
+        while not condition():
+            assert time.monotonic() < started_s + 60
+            rear._clock.publish(Clock(clock=stamp_of(now_s())))
+            rear.spin(0.01)
+
+    run_until(lambda: time.monotonic() > started_s + 0.5)
+    sent = CompressedImage(format='png', data=buffer.getvalue())
+    sent.header.stamp = stamp_of(now_s())
+    rear.send(sent)
+    run_until(lambda: len(rear.statuses) == len(rear.loose_masks) == 1)
+    status = rear.statuses[0]
+    latency_s, compute_s = seconds(status.latency), seconds(status.compute_time)
+    assert compute_s > 0.02
+    assert latency_s > 10 * compute_s - 0.3, 'the clock may be three messages behind'
+    assert latency_s < now_s() - seconds(sent.header.stamp)
+
+
+def stamp_of(at_s: float) -> Time:
+    return Time(sec=int(at_s), nanosec=int(at_s % 1 * 1e9))
+
+
+def seconds(message: Any) -> float:
+    return message.sec + message.nanosec / 1e9

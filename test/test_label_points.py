@@ -17,12 +17,12 @@ import rclpy
 import yaml
 from builtin_interfaces.msg import Time
 from graph import BEST_EFFORT, NodeProcess
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from shared import ROOT
 from std_msgs.msg import Header
 
+from adpc_ros.graph.peer import Peer
 from adpc_ros.ros.label_points_parameters import LabelPointsParameters
 
 NODE = [sys.executable, '-m', 'adpc_ros.ros.label_points_node']
@@ -33,15 +33,13 @@ POINTS = [[-0.5, -0.5, 1], [0.5, -0.5, 1], [-0.5, 0.5, 1], [0.5, 0.5, 1], [0, 0,
 PARTS = ('mask', 'confidence', 'camera_info', 'points')
 
 
-class Rig:
+class Rig(Peer):
     """A camera, a lidar, a segmentation and whoever hears the labelled clouds."""
 
     def __init__(self) -> None:
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
-        self.node = Node('rig', context=self._context)
-        self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
+        super().__init__('rig', context=self._context)
         kinds = dict(zip(PARTS, (Image, Image, CameraInfo, PointCloud2)))
         self._inputs = {
             part: self.node.create_publisher(kind, f'/label_points/input/{part}', BEST_EFFORT)
@@ -53,24 +51,18 @@ class Rig:
         )
 
     def close(self) -> None:
-        self._executor.shutdown()
-        self.node.destroy_node()
+        super().close()
         rclpy.shutdown(context=self._context)
 
-    def spin(self, duration_s: float) -> None:
-        end_s = time.monotonic() + duration_s
-        while (left_s := end_s - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left_s)
+    def wait_for(self, node: NodeProcess, condition: Any, timeout_s: float = 40.0) -> None:
+        def met() -> Any:
+            assert not node.ended, node.log()
+            return condition()
 
-    def wait(self, node: NodeProcess, condition: Any, timeout_s: float = 40.0) -> None:
-        end_s = time.monotonic() + timeout_s
-        while not condition():
-            assert node.process.poll() is None, node.log()
-            assert time.monotonic() < end_s, f'timed out; {len(self.clouds)} clouds'
-            self._executor.spin_once(timeout_sec=0.02)
+        assert self.wait(met, timeout_s), f'timed out; {len(self.clouds)} clouds'
 
     def connect(self, node: NodeProcess) -> None:
-        self.wait(
+        self.wait_for(
             node,
             lambda: (
                 all(p.get_subscription_count() for p in self._inputs.values())
@@ -119,7 +111,7 @@ class Rig:
 
     def labels(self, node: NodeProcess, count: int = 1) -> tuple[list[int], list[float]]:
         """Wait for so many clouds, and give class ids and confidences of the last."""
-        self.wait(node, lambda: len(self.clouds) >= count)
+        self.wait_for(node, lambda: len(self.clouds) >= count)
         assert len(self.clouds) == count
         return labels_of(self.clouds[-1])
 
@@ -211,10 +203,10 @@ def test_clouds_without_a_mask_may_be_dropped(rig: Rig, tmp_path: Path) -> None:
         rig.connect(node)
         rig.camera_info()
         rig.cloud(10_000)
-        rig.wait(node, lambda: 'cloud dropped: no mask' in node.log())
+        rig.wait_for(node, lambda: 'cloud dropped: no mask' in node.log())
         rig.frame(10_100)
         rig.cloud(10_100)
-        rig.wait(node, lambda: rig.clouds)
+        rig.wait_for(node, lambda: rig.clouds)
         assert len(rig.clouds) == 1
         assert [field.name for field in rig.clouds[0].fields][-2:] == ['confidence', 'class']
 
@@ -227,34 +219,62 @@ def test_garbage_does_not_end_the_node(rig: Rig, tmp_path: Path) -> None:
         rig.plane('mask', 10_000, [1, 2, 3, 4], encoding='rgb8')
         rig.plane('mask', 10_000, [1, 2], height=2**31)
         rig.plane('confidence', 10_000, [], data=empty)
-        rig.cloud(10_000, width=0, data=empty)
         rig.cloud(10_000, fields=[])
         rig.cloud(10_000, width=1000)
         rig.cloud(10_000, point_step=0)
         rig.cloud(10_000, header=header('lidar'))  # a stamp of zero is one, too
-        rig.wait(node, lambda: rig.clouds)
+        rig.wait_for(node, lambda: rig.clouds)
         negative = header('lidar')
         negative.stamp.sec = -5
         rig.cloud(0, header=negative)
-        rig.wait(node, lambda: len(rig.clouds) == 2)
+        rig.wait_for(node, lambda: len(rig.clouds) == 2)
         rig.camera_info(k=[float('nan')] * 9)
         rig.frame(10_100)
         rig.cloud(10_100)
-        rig.wait(node, lambda: len(rig.clouds) == 3)
+        rig.wait_for(node, lambda: len(rig.clouds) == 3)
         assert 'camera_info: expected' in node.log()
         rig.camera_info()
         rig.plane('mask', 10_200, [1])  # too little data: ignored
         rig.plane('mask', 10_200, [1, 2], height=1)
         rig.plane('confidence', 10_200, [1, 2, 3, 4])
         rig.cloud(10_200)
-        rig.wait(node, lambda: len(rig.clouds) == 4)
+        rig.wait_for(node, lambda: len(rig.clouds) == 4)
         assert 'mask and confidence of one size' in node.log()
         rig.frame(10_300)
         rig.cloud(10_300)
         assert rig.labels(node, 5)[0] == [0, 1, 2, 3, 255, 255]
-        assert "got 'rgb8'" in node.log() and 'expected a cloud with points' in node.log()
+        for said in ("got 'rgb8'", 'a field x of', '(1x1000 points), got 72', 'point_step > 0'):
+            assert node.log().count(said) == 1  # one does not hide another
         assert node.stop() == 0
         assert 'Traceback' not in node.log()
+
+
+def test_a_cloud_without_points_is_published_without_a_mask(rig: Rig, tmp_path: Path) -> None:
+    with start(tmp_path, IDENTITY, 'max_wait_s:=0.1', 'publish_unlabelled:=false') as node:
+        rig.connect(node)
+        sent = rig.cloud(10_000, width=0, row_step=0, data=array.array('B'))
+        assert rig.labels(node) == ([], [])
+        (result,) = rig.clouds
+        assert (result.header, result.height, result.width) == (sent.header, 1, 0)
+        assert [field.name for field in result.fields] == ['x', 'y', 'z', 'confidence', 'label']
+        assert 'WARN' not in node.log()
+
+
+def test_a_lens_that_is_not_known_is_said_once_until_a_known_one_comes(
+    rig: Rig, tmp_path: Path
+) -> None:
+    with start(tmp_path, IDENTITY, 'max_wait_s:=0.1') as node:
+        rig.connect(node)
+        rig.camera_info(distortion_model='omnidirectional', d=[0.1] * 4)
+        for i in range(3):
+            rig.frame(10_000 + 100 * i)
+            rig.cloud(10_000 + 100 * i)
+            assert rig.labels(node, i + 1)[0] == [255] * 6
+        assert node.log().count("got 'omnidirectional' with coefficients [0.1") == 1
+        rig.camera_info(distortion_model='Kannala_Brandt4', d=[0.0] * 5)
+        rig.frame(10_300)
+        rig.cloud(10_300)
+        assert rig.labels(node, 4)[0] == [0, 1, 2, 3, 255, 255]
 
 
 @pytest.mark.parametrize(
@@ -264,6 +284,10 @@ def test_garbage_does_not_end_the_node(rig: Rig, tmp_path: Path) -> None:
         ('extrinsics:=[0.0,0.0,0.0,0.0,0.0,0.0,0.0]', 'unit quaternion'),
         ('max_wait_s:=-1.0', 'max_wait_s'),
         ('confidence_field:=label', 'expected two names'),
+        (
+            'max_wait_s:=1',
+            'label_points: max_wait_s: expected a number with a point, as 1.0, got 1\n',
+        ),
         (
             'qos_overrides./label_points/input/points.subscription.reliability:=sometimes',
             'sometimes',
@@ -358,9 +382,9 @@ def test_quality_of_service_can_be_overridden(rig: Rig, tmp_path: Path) -> None:
 
     name = 'qos_overrides./label_points/input/points.subscription.reliability'
     with start(tmp_path, IDENTITY, f'{name}:=reliable') as node:
-        rig.wait(node, lambda: reliability('/label_points/input/points'))
+        rig.wait_for(node, lambda: reliability('/label_points/input/points'))
         assert reliability('/label_points/input/points') == {'RELIABLE'}
-        rig.wait(node, lambda: reliability('/label_points/input/mask'))
+        rig.wait_for(node, lambda: reliability('/label_points/input/mask'))
         assert reliability('/label_points/input/mask') == {'BEST_EFFORT'}
 
 

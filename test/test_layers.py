@@ -15,19 +15,34 @@ ROS = r'rclpy|\w+_msgs|builtin_interfaces|ament_\w+|cv_bridge|rosbags|launch|lau
 ON_TOP = r'adpc_ros\.(__main__|demo)'
 # layer: what none of its modules may import, at the top or inside a function
 FORBIDDEN = {
-    'network': rf'{ROS}|adpc_ros\.(?!labels$|labels\.|network)\w+',
-    'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning)',
-    'learning': rf'{ROS}|adpc_ros\.(msg|ros)',
+    'network': rf'{ROS}|adpc_ros\.(?!(files|labels)(\.|$)|network)\w+',
+    'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning|graph)',
+    'learning': rf'{ROS}|adpc_ros\.(msg|ros|graph)',
+    'graph': r'adpc_ros\.(?!graph|msg|ros|runtime)\w+',
     'points': rf'{ROS}|adpc_ros\.(?!points)\w+',
     '.': ON_TOP,
 }
 NETWORK_NEEDS = {'torch', 'numpy', 'safetensors', 'adpc_ros'}
 
 
-def imports(path: Path, package: Path = PACKAGE) -> Iterator[str]:
-    """Give the full name of everything that a file imports, wherever in the file."""
+class WithoutTypes(ast.NodeTransformer):
+    """Leaves out ``if TYPE_CHECKING:``."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802
+        return None if ast.unparse(node.test) == 'TYPE_CHECKING' else self.generic_visit(node)
+
+
+def imports(path: Path, package: Path = PACKAGE, types: bool = True) -> Iterator[str]:
+    """
+    Give the full name of everything that a file imports, wherever in the file.
+
+    :param types: also what is imported while types are checked alone.
+    """
     place = ('adpc_ros', *path.relative_to(package).parent.parts)
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    tree = ast.parse(path.read_text(), str(path))
+    if not types:
+        tree = WithoutTypes().visit(tree)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -53,6 +68,20 @@ def test_a_layer_imports_nothing_from_above(layer: str) -> None:
         if pattern.match(name)
     ]
     assert not wrong
+
+
+def test_no_module_comes_to_import_itself() -> None:
+    """Imports inside functions count, too; those for type checkers alone do not."""
+    names = {
+        '.'.join(('adpc_ros', *p.relative_to(PACKAGE).with_suffix('').parts)): p
+        for p in PACKAGE.rglob('*.py')
+    }
+    needs = {
+        name: {n for n in imports(path, types=False) if n in names} for name, path in names.items()
+    }
+    while free := {name for name, needed in needs.items() if not needed & needs.keys()}:
+        needs = {name: needed for name, needed in needs.items() if name not in free}
+    assert not needs
 
 
 def test_the_network_needs_little() -> None:

@@ -15,6 +15,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from networks import random_network
 
+from adpc_ros.graph.processes import memory_mib
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 
@@ -92,7 +93,9 @@ class Footprint(NamedTuple):
     def of(cls, node: NodeProcess) -> Footprint:
         process = Path(f'/proc/{node.process.pid}')
         return cls(
-            node.memory_mib(), len(os.listdir(process / 'task')), len(os.listdir(process / 'fd'))
+            memory_mib(node.process.pid),
+            len(os.listdir(process / 'task')),
+            len(os.listdir(process / 'fd')),
         )
 
 

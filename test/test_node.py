@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from builtin_interfaces.msg import Duration, Time
-from graph import BEST_EFFORT, Client, NodeProcess
+from graph import BEST_EFFORT, NODE, Client, NodeProcess
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from networks import random_network
@@ -271,7 +272,7 @@ def test_garbage_is_dropped_counted_and_warned_of_once(
         )
         assert log.count('expected an image with pixels') == 1
         assert log.count('expected step >= 384') == 1
-        assert log.count('expected 36864 bytes (height x step)') == 1
+        assert log.count('expected 36864 bytes (96 rows of step 384)') == 1
         assert log.count('expected level 0 ROUTINE, 1 ELEVATED, 2 CRITICAL, got 77') == 1
         assert log.count('expected deadline and hold >= 0') == 1
         assert 'Traceback' not in log
@@ -355,6 +356,8 @@ def test_an_interrupt_ends_the_node_cleanly_in_mid_frame(
         ('xpu', 'cannot configure'),
         ('exits', 'expected min_exit <= max_exit'),
         ('precision', "expected one of float32, bfloat16, got 'half'"),
+        ('type', "adpc_ros: threads: expected an integer, got 'two'\n"),
+        ('file', 'adpc_ros: nope.yaml: No such file or directory\n'),
     ],
 )
 def test_what_is_wrong_at_the_start_is_said_and_ends_the_node(
@@ -373,10 +376,13 @@ def test_what_is_wrong_at_the_start_is_said_and_ends_the_node(
         'xpu': ['device:=abacus'],
         'exits': ['min_exit:=3', 'max_exit:=2'],
         'precision': ['precision:=half'],
+        'type': ['threads:=two'],
     }.get(fault, [])
-    with NodeProcess(folder, f'weights:={path}', *extra) as node:
+    command = [*NODE, '--ros-args', '--params-file', 'nope.yaml'] if fault == 'file' else NODE
+    with NodeProcess(folder, f'weights:={path}', *extra, command=command) as node:
         assert node.process.wait(60) == 1
         assert message in node.log()
+        assert '\n' not in message or node.log() == message, 'one line'
         assert 'Traceback' not in node.log()
 
 
@@ -492,10 +498,11 @@ def test_progress_shows_every_exit_while_somebody_listens(
 ) -> None:
     with NodeProcess(folder, f'weights:={weights}') as node:
         client.connect(node)
-        shown: dict[str, list[Image]] = {'mask': [], 'confidence': []}
+        shown: dict[str, list[Any]] = {'mask': [], 'confidence': [], 'status': []}
         for topic, into in shown.items():
+            kind = SegmentationStatus if topic == 'status' else Image
             client.node.create_subscription(
-                Image, f'/adpc/progress/{topic}', into.append, BEST_EFFORT
+                kind, f'/adpc/progress/{topic}', into.append, BEST_EFFORT
             )
         client.spin(0.5)
         sent = client.image()
@@ -504,6 +511,11 @@ def test_progress_shows_every_exit_while_somebody_listens(
         client.wait(lambda: len(client.masks) == 1)
         assert shown['mask'][-1].data == client.masks[0].data
         assert shown['mask'][0].data != shown['mask'][-1].data
+        reasons = {status.stop_reason for status in shown['status']}
+        assert reasons == {SegmentationStatus.RUNNING}
+        assert [status.exit_index for status in shown['status']] == [1, 2, 3, 4]
+        spent = [status.gimac for status in shown['status']]
+        assert spent == sorted(spent) and spent[-1] == client.statuses[0].gimac
 
 
 def test_an_urgency_level_ends_with_its_hold_and_old_frames_are_dropped(

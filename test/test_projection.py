@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from adpc_ros.points.camera import Camera, Distortion, Model
+from adpc_ros.points.lenses import lens_of
 from adpc_ros.points.projection import UNLABELLED, Labels, Transform, label_points, transform_of
 
 IDENTITY = transform_of((0, 0, 0), (0, 0, 0, 1))
@@ -21,8 +22,12 @@ PLUMB_BOB = Distortion(Model.PLUMB_BOB, (-0.36, 0.15, 0.001, -0.0007, -0.03))
 RATIONAL = Distortion(
     Model.RATIONAL_POLYNOMIAL, (0.61, -0.2, 0.0004, -0.0003, 0.005, 0.95, -0.1, 0.01)
 )
+PRISM = Distortion(
+    Model.THIN_PRISM,
+    (*RATIONAL.coefficients, 0.008, -0.004, 0.003, 0.002, 0.04, -0.03),
+)
 EQUIDISTANT = Distortion(Model.EQUIDISTANT, (-0.02, 0.004, -0.003, 0.0005))
-LENSES = [Distortion(), PLUMB_BOB, RATIONAL, EQUIDISTANT]
+LENSES = [Distortion(), PLUMB_BOB, RATIONAL, PRISM, EQUIDISTANT]
 BUDGET_MS = 15
 
 
@@ -46,12 +51,22 @@ def distorted(lens: Distortion, x: float, y: float) -> tuple[float, float]:
         t = math.atan(r)
         scale = t * (1 + c[0] * t**2 + c[1] * t**4 + c[2] * t**6 + c[3] * t**8) / r if r else 1.0
         return x * scale, y * scale
-    k1, k2, p1, p2, k3, k4, k5, k6 = (*c, 0.0, 0.0, 0.0)[:8]
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4, tx, ty = (*c, *[0.0] * 9)[:14]
     radial = (1 + k1 * s + k2 * s**2 + k3 * s**3) / (1 + k4 * s + k5 * s**2 + k6 * s**3)
-    return (
-        x * radial + 2 * p1 * x * y + p2 * (s + 2 * x * x),
-        y * radial + p1 * (s + 2 * y * y) + 2 * p2 * x * y,
+    out = [
+        x * radial + 2 * p1 * x * y + p2 * (s + 2 * x * x) + s1 * s + s2 * s**2,
+        y * radial + p1 * (s + 2 * y * y) + 2 * p2 * x * y + s3 * s + s4 * s**2,
+        1.0,
+    ]
+    about_x = np.array(
+        [[1, 0, 0], [0, math.cos(tx), math.sin(tx)], [0, -math.sin(tx), math.cos(tx)]]
     )
+    about_y = np.array(
+        [[math.cos(ty), 0, -math.sin(ty)], [0, 1, 0], [math.sin(ty), 0, math.cos(ty)]]
+    )
+    r = about_y @ about_x
+    u, v, w = np.array([[r[2, 2], 0, -r[0, 2]], [0, r[2, 2], -r[1, 2]], [0, 0, 1]]) @ r @ out
+    return (float(u / w), float(v / w)) if w > 0 else (math.nan, math.nan)
 
 
 def pixel_of(point: np.ndarray, transform: Transform, view: Camera) -> tuple[float, float] | None:
@@ -92,7 +107,7 @@ def street(count: int, seed: int = 0) -> np.ndarray:
     return (ray * random.uniform(1, 80, (count, 1))).astype(np.float32)
 
 
-@pytest.mark.parametrize('lens', LENSES, ids=lambda lens: lens.model.label)
+@pytest.mark.parametrize('lens', LENSES, ids=lambda lens: lens.model.name)
 @pytest.mark.parametrize('scale', [(480, 640), (120, 160), (135, 240)])
 def test_labels_equal_those_of_a_scalar_reference(
     lens: Distortion, scale: tuple[int, int]
@@ -153,7 +168,7 @@ def test_a_region_of_interest_moves_the_image() -> None:
 
 
 @pytest.mark.filterwarnings('error')
-@pytest.mark.parametrize('lens', LENSES, ids=lambda lens: lens.model.label)
+@pytest.mark.parametrize('lens', LENSES, ids=lambda lens: lens.model.name)
 def test_what_is_no_number_or_nowhere_gets_no_label(lens: Distortion) -> None:
     nan, inf = math.nan, math.inf
     strange = np.array(
@@ -176,7 +191,7 @@ def test_what_is_no_number_or_nowhere_gets_no_label(lens: Distortion) -> None:
     assert not labels.confidence.any()
 
 
-@pytest.mark.parametrize('lens', LENSES[1:], ids=lambda lens: lens.model.label)
+@pytest.mark.parametrize('lens', LENSES[1:], ids=lambda lens: lens.model.name)
 def test_a_lens_can_be_inverted_up_to_its_limit(lens: Distortion) -> None:
     end = min(0.99 * math.sqrt(lens.limit), 2.0)
     assert end > 0.6
@@ -208,7 +223,56 @@ def test_a_lens_can_be_inverted_up_to_its_limit(lens: Distortion) -> None:
     assert at == pytest.approx(np.stack([x, y], 1), abs=1e-5)
 
 
-@pytest.mark.parametrize('lens', LENSES[1:], ids=lambda lens: lens.model.label)
+@pytest.mark.parametrize(
+    'name, coefficients',
+    [
+        ('', []),
+        ('plumb_bob', [-0.36, 0.15, 0.001, -0.0007]),
+        ('plumb_bob', PLUMB_BOB.coefficients),
+        ('plumb_bob', [*PLUMB_BOB.coefficients, 0.0, 0.0, 0.0]),
+        ('plumb_bob', RATIONAL.coefficients),
+        ('rational_polynomial', PRISM.coefficients[:8]),
+        ('rational_polynomial', PRISM.coefficients[:12]),
+        ('rational_polynomial', PRISM.coefficients),
+        ('equidistant', EQUIDISTANT.coefficients),
+        ('Kannala_Brandt4', [*EQUIDISTANT.coefficients, 0.0]),
+    ],
+)
+def test_pixels_are_those_of_opencv(name: str, coefficients: list[float]) -> None:
+    cv2 = pytest.importorskip('cv2', reason='opencv-python-headless is not installed')
+    view = camera(lens_of(name, coefficients))
+    random = np.random.default_rng(5)
+    points = random.uniform((-0.6, -0.4, 1.0), (0.6, 0.4, 1.0), (2000, 3))
+    points *= random.uniform(1, 50, (len(points), 1))
+    matrix = np.array(
+        [[view.focal[0], 0, view.centre[0]], [0, view.focal[1], view.centre[1]], [0, 0, 1]]
+    )
+    model = cv2.fisheye if view.distortion.model is Model.EQUIDISTANT else cv2
+    count = 4 if model is cv2.fisheye else len(coefficients)
+    pixels, _ = model.projectPoints(
+        points[:, None], np.zeros(3), np.zeros(3), matrix, np.array(coefficients[:count], float)
+    )
+    u, v = pixels.reshape(-1, 2).T
+    x, y = view.distortion.apply(*(points[:, :2].T / points[:, 2]))
+    assert x * view.focal[0] + view.centre[0] == pytest.approx(u, abs=1e-9)
+    assert y * view.focal[1] + view.centre[1] == pytest.approx(v, abs=1e-9)
+    mask, confidence = planes()
+    labels = label_points(points.T.astype(np.float32), IDENTITY, view, mask, confidence)
+    clear = np.all([np.abs(p - np.floor(p) - 0.5) > 0.002 for p in (u, v)], axis=0)
+    assert clear.mean() > 0.98
+    expected = mask[np.round(v).astype(int), np.round(u).astype(int)]
+    assert np.array_equal(labels.class_ids[clear], expected[clear])
+
+
+def test_a_sensor_sees_what_lies_before_its_plane() -> None:
+    lens = Distortion(Model.THIN_PRISM, (*[0.0] * 13, 1.2))  # tilted about y: x / (s x + c)
+    x = np.array([-0.6, -0.4, -0.3, 0.0, 0.3])
+    sine, cosine = math.sin(1.2), math.cos(1.2)
+    expected = [math.nan, math.nan, -0.3 / (cosine - 0.3 * sine), 0, 0.3 / (cosine + 0.3 * sine)]
+    assert lens.apply(x, np.zeros(5))[0] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize('lens', LENSES[1:], ids=lambda lens: lens.model.name)
 def test_within_its_limit_a_lens_maps_no_two_rays_to_one_place(lens: Distortion) -> None:
     end = min(math.sqrt(lens.limit), 20.0)
     radius = np.linspace(0, end, 1000)
@@ -235,6 +299,8 @@ def test_a_pole_and_tangential_terms_end_a_lens_too() -> None:
     assert pole.limit == pytest.approx(2)
     skewed = Distortion(Model.PLUMB_BOB, (0, 0, 0.05, 0, 0))
     assert skewed.limit == pytest.approx((1 / 0.35) ** 2)
+    prism = Distortion(Model.THIN_PRISM, (*[0] * 8, 0.15, 0, 0.2, 0, 0.1, 0.1))
+    assert prism.limit == pytest.approx(4)  # 1 - 2 x 0.25 r = 0
     assert Distortion(Model.PLUMB_BOB, (0.1, 0, 0, 0, 0)).limit == math.inf
     fish = Distortion(Model.EQUIDISTANT, (-0.3, 0, 0, 0))
     assert math.atan(math.sqrt(fish.limit)) == pytest.approx(math.sqrt(1 / 0.9))
@@ -252,6 +318,10 @@ def test_coordinates_may_be_doubles_strided_or_swapped() -> None:
     doubles = points.astype(np.float64)
     exact = label_points(doubles.T, LIDAR, camera(PLUMB_BOB), mask, confidence)
     assert (exact.class_ids == expected.class_ids).mean() > 0.999
+    mixed = label_points(
+        [points[:, 0], *doubles.T[1:]], LIDAR, camera(PLUMB_BOB), mask, confidence
+    )
+    assert np.array_equal(mixed.class_ids, exact.class_ids)
     # a map's frame, far from its origin
     far = np.array([400_000.0, 5_600_000.0, 300.0])
     shifted = Transform(LIDAR.rotation, LIDAR.translation - LIDAR.rotation @ far)

@@ -436,6 +436,14 @@ def test_a_file_for_imagenet_of_other_sizes_is_refused(tmp_path: Path) -> None:
         official.fill(network, wide, 'lite0.pth', backbone_only=True)
     with pytest.raises(CheckpointError, match=r'missing \(\d+\): trunk\.2\.1'):
         official.fill(network, lite0((1, 2, 1)), 'lite0.pth', backbone_only=True)
+    wrong = lite0()
+    wrong['_bn0.weight'] = torch.ones(8, dtype=torch.int64)  # which the mapping computes with
+    wrong['_bn0.running_var'] = wrong['_bn0.running_var'].half() - 1
+    with pytest.raises(CheckpointError, match=r'type \(1\): _bn0.weight.*\(1\): _bn0.running_var'):
+        official.fill(network, wrong, 'lite0.pth', backbone_only=True)
+    wrong = lite0() | {'_bn0.running_var': torch.ones(9)}
+    with pytest.raises(CheckpointError, match=r'shape \(1\): stem.1.running_var is \(9,\)'):
+        official.fill(network, wrong, 'lite0.pth', backbone_only=True)
     squeezing = lite0() | {'_blocks.1._se_reduce.weight': torch.zeros(1)}  # not a -lite
     with pytest.raises(CheckpointError, match=r'unexpected \(1\): _blocks\.1\._se_reduce'):
         official.fill(network, squeezing, 'b0.pth', backbone_only=True)

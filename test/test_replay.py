@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from bags import STORE, Call, Shot, ns, write_bag
 
+from adpc_ros.labels import CAMVID
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import GI
 from adpc_ros.replay.output import Messages
 from adpc_ros.replay.settings import EXIT_S
 from adpc_ros.replay.simulation import Simulation
 from adpc_ros.replay.source import PlannedUrgency, Source
+from adpc_ros.ros.parameters import Parameters
+from adpc_ros.ros.publication import TOPICS, Network, label_info_fields, progress, results
 from adpc_ros.runtime.engine import Result
 from adpc_ros.runtime.images import Rendered
 from adpc_ros.runtime.plan import ComputedExit
@@ -171,7 +173,7 @@ def test_stamps_of_another_clock_and_backward_ones_are_processed(
 
 
 def test_what_is_no_image_is_invalid_and_what_fails_has_a_status(tmp_path: Path) -> None:
-    shots = [Shot(0, encoding='yuv422'), Shot(100), Shot(300)]
+    shots = [Shot(0, encoding='nv24'), Shot(100), Shot(300)]
     lines, results = play(tmp_path, shots, plan=FakePlan(fail_at=1))
     assert lines == [
         (0, 0.0, 'invalid'),
@@ -196,47 +198,39 @@ def test_the_default_durations_are_those_of_the_document() -> None:
 
 
 @pytest.mark.parametrize('shots', [[Shot(0), Shot(20)], [Shot(0), Call(50, 2), Shot(500)]])
-def test_the_status_is_filled_as_the_node_fills_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shots: list[Shot | Call]
-) -> None:
+def test_replay_and_node_write_the_same_messages(tmp_path: Path, shots: list[Shot | Call]) -> None:
+    from rclpy.serialization import serialize_message
+    from sensor_msgs.msg import CameraInfo
     from std_msgs.msg import Header
 
-    from adpc_ros.ros.outputs import Outputs
+    from adpc_ros.ros.conversions import MESSAGES, to_message
 
-    _, results = play(tmp_path, shots, plan=FakePlan(fail_at=2), deadline_s=0.04, min_exit=3)
-    assert {result.reason.name for result in results} >= {'FAILED'}
-    node = SimpleNamespace(network=SimpleNamespace(exit_count=4, identity='net@1'))
-    for result in results:
-        now_s = result.exit.time_s + 0.001 if result.exit else 0.3
-        mine = Messages().status(result, now_s, 4, 'net@1')
-        frame, decision = result.frame, result.decision
-        if getattr(decision, 'urgency_stamp', None):
-            stamp = SimpleNamespace(sec=mine.urgency_stamp.sec, nanosec=mine.urgency_stamp.nanosec)
-            decision = decision._replace(urgency_stamp=_time(stamp))
-        theirs_of = Result(
-            frame._replace(tag=Header()), decision, *(getattr(result, f) for f in _REST)
-        )
-        monkeypatch.setattr(time, 'monotonic', lambda now_s=now_s: now_s)
-        theirs = Outputs._status_of(node, theirs_of)  # type: ignore[arg-type]
-        monkeypatch.undo()
-        for name in theirs.get_fields_and_field_types():
-            if name != 'header':
-                assert _plain(getattr(mine, name)) == _plain(getattr(theirs, name)), name
-
-
-_REST = ('exit', 'started_s', 'level', 'counters', 'error')
-
-
-def _time(stamp: Any) -> Any:
-    from builtin_interfaces.msg import Time
-
-    return Time(sec=stamp.sec, nanosec=stamp.nanosec)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, 'nanosec'):
-        return (value.sec, value.nanosec)
-    return pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+    _, ended = play(tmp_path, shots, plan=FakePlan(fail_at=2), deadline_s=0.04, min_exit=3)
+    assert {result.reason.name for result in ended} >= {'FAILED'}
+    going_on = [replace(result, decision=None) for result in ended if result.exit]
+    mine = Messages()
+    height, width = next(result.frame.image.shape[:2] for result in ended)
+    info = CameraInfo(height=height, width=width, distortion_model='plumb_bob')
+    info.d, info.k[0] = [0.1, -0.2, 0.0, 0.0, 0.01], 400.0
+    parameters = Parameters(output_scale=2, confidence_encoding='32FC1')
+    network = Network('net@1', CAMVID, 4, 0.9, 1)
+    compared = set()
+    given = [(label_info_fields(network), 'output/label_info')]
+    for result in ended:
+        topics = results(result, lambda: 0.3, network, parameters, info)
+        given += [(value, topic) for topic, value in topics]
+    for result in going_on:
+        topics = progress(result, lambda: 0.3, network, parameters)
+        given += [(value, topic) for topic, value in topics]
+    for value, topic in given:
+        kind = TOPICS[topic].kind
+        if kind in MESSAGES:
+            theirs = serialize_message(to_message(value, Header(frame_id='camera')))
+            own = mine.store.serialize_cdr(mine.message(value, mine.header(0, 'camera')), kind)
+            read = mine.store.deserialize_cdr(theirs, kind)  # padding is whatever was there
+            assert bytes(own) == bytes(mine.store.serialize_cdr(read, kind)), topic
+            compared.add(topic)
+    assert compared >= set(TOPICS) - {'output/label_info'}
 
 
 def test_the_messages_are_those_that_were_generated() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from bags import Call, Shot, ns, write_bag
+from bags import Call, Channel, Said, Shot, grey, ns, write_bag, write_mcap
 from networks import random_network
 from PIL import Image
+from rosbags.highlevel import AnyReader
 
 from adpc_ros.__main__ import main
-from adpc_ros.bag import open_bag
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
@@ -24,6 +24,8 @@ from adpc_ros.network.worth import ExitTimes, Worth
 from adpc_ros.replay import expectation
 from adpc_ros.replay.output import read_output, values_of
 from adpc_ros.replay.settings import exit_seconds, parameters, urgency
+from adpc_ros.replay.source import nanoseconds
+from adpc_ros.ros.parameters import Parameters
 
 EVENTS: list[Shot | Call] = [
     *(Shot(at) for at in (0, 10, 20, 140)),
@@ -72,7 +74,7 @@ def test_the_output_is_a_bag_of_the_three_topics_with_stamps_kept(
     assert [path.name for path in tmp_path.iterdir()] == ['out.mcap']  # nothing beside it
     stamps = [ns(at) for at in (0, 20, 140, 300)]
     published = [ns(at) for at in (30, 140, 250, 330)]
-    with open_bag(out) as reader:
+    with AnyReader([out]) as reader:
         assert {c.topic: c.msgtype for c in reader.connections} == {
             '/adpc/output/mask': 'sensor_msgs/msg/Image',
             '/adpc/output/confidence': 'sensor_msgs/msg/Image',
@@ -119,7 +121,7 @@ def test_the_same_drive_gives_the_same_bytes_whatever_holds_it(
 
 def test_masks_are_those_of_the_plan_at_that_exit(tmp_path: Path, bag: Path, weights: str) -> None:
     from adpc_ros.bag import BagDrive
-    from adpc_ros.runtime.plan import make_plan
+    from adpc_ros.runtime.make_plan import make_plan
 
     out = tmp_path / 'out.mcap'
     replay(bag, out, weights)
@@ -249,14 +251,15 @@ def test_faults_of_the_input_are_said_in_a_line(
 ) -> None:
     out = tmp_path / 'out.mcap'
     two = write_bag(tmp_path / 'two', [Shot(0), Shot(1, topic='/rear')])
-    broken = tmp_path / 'broken.mcap'
-    data = bytearray(next(bag.glob('*.mcap')).read_bytes())
-    broken.write_bytes(data[: len(data) // 2])
+    broken = write_mcap(tmp_path / 'broken.mcap', [Channel()], [Said(i, grey(i)) for i in (1, 2)])
+    data = bytearray(broken.read_bytes())
+    data[len(data) // 4] ^= 255
+    broken.write_bytes(data)
     wrong = tmp_path / 'wrong.yaml'
     wrong.write_text('most_latency: 1\n')
     cases: Sequence[tuple[Path, Sequence[str | Path], str]] = (
         (tmp_path / 'nowhere', [], 'found nothing'),
-        (broken, [], 'broken'),
+        (broken, [], 'broken recording: chunk at byte'),
         (two, [], 'several image topics, choose with --topic: /camera, /rear'),
         (two, ['--topic', '/left'], 'not in the bag; image topics: /camera, /rear'),
         (bag, ['--topic', '/adpc/input/urgency'], 'is adpc_ros/msg/Urgency'),
@@ -266,6 +269,7 @@ def test_faults_of_the_input_are_said_in_a_line(
         (bag, ['--against', bag], 'expected /adpc/output/mask'),
         (bag, ['--urgency-at', '1:NOW'], 'expected T[:LEVEL[:HOLD]]'),
         (bag, ['--exit-s', '0.1,0.1'], 'expected the seconds of 4 exits'),
+        (bag, ['--params', tmp_path / 'nowhere.yaml'], 'nowhere.yaml'),
         (bag, ['--max-exit', '256'], 'max_exit: expected 0 to 255'),
         (bag, ['--namespace', 'adpc'], 'expected an absolute name'),
         (bag, ['--labels', tmp_path], 'expected a folder of label PNGs'),
@@ -276,8 +280,185 @@ def test_faults_of_the_input_are_said_in_a_line(
         assert words in said and said.splitlines()[-1].startswith('adpc_ros: '), (words, said)
     assert replay(bag, tmp_path / 'out.bag', weights) == 2
     own = next(bag.glob('*.mcap'))
-    assert replay(bag, own, weights) == 2 and own.read_bytes() == bytes(data)
+    content = own.read_bytes()
+    assert replay(bag, own, weights) == 2 and own.read_bytes() == content
     assert not list(tmp_path.glob('.*'))  # no folder left behind
+
+
+INVALID: list[Shot | Call] = [Shot(0), Shot(200, encoding='yuv422'), Shot(400)]
+INVALID_AT = '1700000000.200000000'
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected', 'status'),
+    [
+        ([], None, 1),
+        (['--allow-dropped'], None, 0),
+        ([], {'dropped': 1}, 0),
+        ([], {'received': 3, 'segmented': 2}, 0),
+        ([], {'frames': [{'stamp': INVALID_AT, 'dropped': 'invalid'}]}, 0),
+        ([], {'frames': [{'stamp': INVALID_AT, 'dropped': 'any'}]}, 0),
+        ([], {'frames': [{'stamp': INVALID_AT}]}, 1),
+        ([], {'received': 3}, 1),
+        (['--allow-dropped'], {'received': 4}, 1),
+    ],
+)
+def test_invalid_frames_change_the_exit_status_unless_they_are_expected(
+    tmp_path: Path,
+    weights: str,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    expected: dict[str, Any] | None,
+    status: int,
+) -> None:
+    source = write_bag(tmp_path / 'bag', INVALID)
+    if expected is not None:
+        options = [*options, '--expect', str(expect(tmp_path / 'expected.yaml', **expected))]
+    assert replay(source, tmp_path / 'out.mcap', weights, *options) == status
+    said = capsys.readouterr().out
+    lost = bool(status) and '--allow-dropped' not in options
+    assert ('1 frame was invalid or failed' in said) == lost
+
+
+def test_failed_frames_change_the_exit_status(
+    tmp_path: Path, bag: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adpc_ros.replay import simulation
+
+    monkeypatch.setattr(simulation, 'iter', _failing_at(2), raising=False)
+    written, out = tmp_path / 'expected.yaml', tmp_path / 'out.mcap'
+    assert replay(bag, out, weights, '--write-expectation', written) == 1
+    monkeypatch.setattr(simulation, 'iter', _failing_at(2), raising=False)
+    ends = yaml.safe_load(written.read_text())['frames']
+    assert [end.get('reason') for end in ends].count('FAILED') == 1
+    only_frames = expect(tmp_path / 'frames.yaml', frames=ends)
+    assert replay(bag, out, weights, '--expect', only_frames) == 0
+
+
+def _failing_at(number: int) -> Any:
+    """Give an ``iter`` for the simulation, with which the n-th frame's computation fails."""
+    calls = []
+
+    def of(exits: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            raise RuntimeError('no memory')
+        return iter(exits)
+
+    return of
+
+
+def test_a_replay_without_a_mask_is_a_fault_of_the_input(
+    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_bag(tmp_path / 'bag', [Shot(at, encoding='yuv422') for at in (0, 200)])
+    out, numbers, written = (tmp_path / n for n in ('out.mcap', 'n.json', 'expected.yaml'))
+    results = ['--json', numbers, '--write-expectation', written, '--report', tmp_path / 'r']
+    for option in ([], ['--allow-dropped'], ['--expect', expect(tmp_path / 'e.yaml', dropped=2)]):
+        assert replay(source, out, weights, *results, *option) == 2
+        assert 'no frame was segmented, of 2: invalid 2' in capsys.readouterr().err
+    assert json.loads(numbers.read_text())['drops'] == {'invalid': 2}
+    assert replay(source, out, weights, '--expect', written, '--against', out.rename(
+        tmp_path / 'old.mcap')) == 0  # fmt: skip
+
+
+def test_results_that_cannot_be_written_are_said_before_the_work(
+    tmp_path: Path,
+    bag: Path,
+    weights: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from adpc_ros.replay import run
+
+    def worked(*_: Any) -> None:
+        raise AssertionError('the work began')
+
+    monkeypatch.setattr(run, 'simulate', worked)
+    own, old, out = next(bag.glob('*.mcap')), tmp_path / 'old.mcap', tmp_path / 'out.mcap'
+    old.write_bytes(own.read_bytes())
+    link, file = tmp_path / 'link.mcap', expect(tmp_path / 'expected.yaml', received=5)
+    link.hardlink_to(old)
+    existing, folder = tmp_path / 'n.json', tmp_path / 'folder'
+    folder.mkdir()
+    cases: Sequence[tuple[Path, Sequence[str | Path], str]] = (
+        (
+            out,
+            ['--json', tmp_path / 'no' / 'n.json'],
+            f'expected a folder at {tmp_path}/no, found',
+        ),
+        (out, ['--json', file / 'n.json'], 'found a file'),
+        (out, ['--json', folder], f'--json: expected a file to write, got the folder {folder}'),
+        (out, ['--json', '/proc/n.json'], '--json: cannot write to /proc/n.json'),
+        (out, ['--write-expectation', '/proc/e.yaml'], '--write-expectation: cannot write'),
+        (out, ['--report', file], 'expected a folder at'),
+        (out, ['--report', '/proc/report'], '--report: cannot write to /proc/report'),
+        (Path('/proc/a/out.mcap'), [], '--out: cannot write to /proc/a'),
+        (out, ['--json', own], '--json: expected an output beside the input'),
+        (out, ['--json', bag / 'metadata.yaml'], 'expected an output beside the input'),
+        (out, ['--json', weights], 'expected an output beside the input'),
+        (out, ['--expect', file, '--write-expectation', file], 'expected an output beside'),
+        (link, ['--against', old], '--out: expected an output beside the input'),
+        (out, ['--json', out], f'expected two files, got {out} for both'),
+        (out, ['--json', existing, '--write-expectation', existing], 'expected two files'),
+        (out, ['--report', folder, '--json', folder / 'report.json'], 'expected two files'),
+        (
+            out,
+            ['--report', folder, '--json', folder / '..' / 'folder' / 'report.html'],
+            'two files',
+        ),
+    )
+    before = sorted(tmp_path.rglob('*'))
+    for place, options, words in cases:
+        assert replay(bag, place, weights, *options) == 2, words
+        said = capsys.readouterr().err
+        assert words in said, (words, said)
+    assert sorted(tmp_path.rglob('*')) == before
+    with pytest.raises(AssertionError, match='the work began'):
+        replay(bag, tmp_path / 'new' / 'out.mcap', weights, '--json', '/dev/null')
+
+
+def test_stamps_before_the_epoch_and_far_beyond_are_expected_as_written(
+    tmp_path: Path, weights: str
+) -> None:
+    stamps = [-1_500_000_000, -1, 10**9, 2**31 * 10**9 + 5]
+    messages = [
+        Said(-(10**9) + i * 10**9, grey(i, stamp, (64, 96))) for i, stamp in enumerate(stamps)
+    ]
+    source = write_mcap(tmp_path / 'a.mcap', [Channel()], messages)
+    written, old = tmp_path / 'expected.yaml', tmp_path / 'old.mcap'
+    report = tmp_path / 'report'
+    assert replay(source, old, weights, '--write-expectation', written, '--report', report) == 0
+    texts = [frame['stamp'] for frame in yaml.safe_load(written.read_text())['frames']]
+    assert texts == ['-1.500000000', '-0.000000001', '1.000000000', '2147483648.000000005']
+    assert [frame.key[0] for frame in expectation.load(written).frames] == stamps
+    assert '<td>-1.500000000</td>' in (report / 'report.html').read_text()
+    masks = [(t, nanoseconds(m.header.stamp)) for t, m in read_output(old, 'output/mask')]
+    assert masks == [(said.time_ns + 12 * 10**7, at) for said, at in zip(messages, stamps)]
+    checks = ['--expect', written, '--against', old]
+    labels = tmp_path / 'labels'
+    labels.mkdir()
+    Image.fromarray(np.zeros((64, 96), np.uint8)).save(labels / '-1500000000.png')
+    judged = ['--labels', labels, '--labels-by', 'stamp', '--json', tmp_path / 'n.json']
+    assert replay(source, tmp_path / 'out.mcap', weights, *checks, *judged) == 0
+    numbers = json.loads((tmp_path / 'n.json').read_text())
+    assert numbers['agreement']['least_at'] == '-1.500000000' and numbers['miou'] is not None
+
+
+def test_what_was_not_finished_or_not_asked_for_is_replayed_and_said(
+    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    foreign = Channel('/state', 'state', b'{}', 'jsonschema', 'json')
+    frames = [Said(10**9 * i, grey(i, size=(64, 96))) for i in range(3)]
+    source = write_mcap(tmp_path / 'a.mcap', [Channel(), foreign], frames, chunk_size=1)
+    source.write_bytes(source.read_bytes()[:-100])
+    numbers = tmp_path / 'n.json'
+    assert replay(source, tmp_path / 'out.mcap', weights, '--json', numbers) == 0
+    found = json.loads(numbers.read_text())
+    assert found['frames']['segmented'] == 3
+    assert found['passed_over'] == ['/state (state, json)']
+    assert '/state (state, json)' in capsys.readouterr().out
+    assert caplog.text.count(f'mcap recover {source}') == 1
 
 
 def test_several_topics_and_namespaces_can_be_chosen(tmp_path: Path, weights: str) -> None:
@@ -293,6 +474,7 @@ def test_expectations_are_checked_when_read() -> None:
         ({'received': -1}, 'received: expected a number >= 0'),
         ({'least_miou': 55}, 'least_miou: expected 0 to 1'),
         ({'frames': [{'stamp': 12.05}]}, 'nine decimals in quotes'),
+        ({'frames': [{'stamp': '--1.000000000'}]}, 'nine decimals in quotes'),
         ({'frames': [{'stamp': '1.000000000', 'reason': 'LATE'}]}, 'expected some of FINISHED'),
         ({'frames': [{'stamp': '1.000000000', 'exits': 1}]}, 'unknown exits'),
         ({'frames': [{'stamp': '1.000000000', 'exit': 1, 'dropped': 'any'}]}, 'not both'),
@@ -323,13 +505,73 @@ def test_settings_are_read(tmp_path: Path) -> None:
             exit_seconds(text)
     assert urgency('1.5')[:] == (1.5, 2, 0.0)
     assert urgency('1:elevated:0.5')[:] == (1.0, 1, 0.5)
-    file = tmp_path / 'adpc.param.yaml'
-    file.write_text('/**: {ros__parameters: {min_exit: 2, deadline_s: 0.2, use_sim_time: true}}')
-    found = parameters(file, {'deadline_s': 0.1})
-    assert (found.min_exit, found.deadline_s) == (2, 0.1)
-    file.write_text('/**: {ros__parameters: {deadline_s: 1}}')
-    with pytest.raises(ValueError, match='deadline_s: expected float, got 1'):
+
+
+def test_the_packaged_parameter_file_holds_the_defaults(caplog: pytest.LogCaptureFixture) -> None:
+    from shared import ROOT
+
+    assert parameters(ROOT / 'config' / 'adpc.param.yaml', {}) == Parameters()
+    assert caplog.text == ''
+
+
+DUMP = """
+/front/adpc:
+  ros__parameters:
+    class_names: [road, car]
+    cores: [0, 1]
+    deadline_s: 2e-1
+    min_exit: 2
+    qos_overrides:
+      /front/adpc/output/mask: {publisher: {depth: 2, reliability: reliable}}
+    start_type_description_service: true
+    use_sim_time: true
+    weights: ''
+rear:
+  adpc: {ros__parameters: {min_exit: 3, deadlines_s: 0.1}}
+"""
+
+
+def test_a_parameter_file_is_the_nodes_by_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / 'dump.yaml'
+    file.write_text(DUMP)
+    found = parameters(file, {'deadline_s': 0.1}, '/front/adpc')
+    assert found == Parameters(cores=(0, 1), deadline_s=0.1, min_exit=2)
+    assert caplog.text == ''
+    assert parameters(file, {}, '/rear/adpc') == Parameters(min_exit=3)
+    assert caplog.messages == ['deadlines_s: no parameter of this node; is deadline_s meant?']
+    caplog.clear()
+    assert parameters(file, {}) == Parameters()
+    assert caplog.messages == [
+        f'{file} has no parameters for /adpc, only for /front/adpc, rear/adpc'
+    ]
+
+
+@pytest.mark.parametrize(
+    'values, words',
+    [
+        ('deadline_s: 1', 'deadline_s: expected a number with a point, as 1.0, got 1'),
+        ('threads: two', "threads: expected an integer, got 'two'"),
+        ('threads: true', 'threads: expected an integer, got True'),
+        ('cores: a-b', "cores: expected a list of integers, got 'a-b'"),
+        ('cores: [0.0]', 'cores: expected a list of integers, got [0.0]'),
+        ('weights: []', 'weights: expected a text, got no value'),
+        ('adaptive: 1', 'adaptive: expected true or false, got 1'),
+        ('max_exit: 256', 'max_exit: expected 0 to 255, got 256'),
+        ('deadline_s: .nan', 'deadline_s: expected 0.0 to 60.0, got nan'),
+        ('precision: half', "precision: expected one of float32, bfloat16, got 'half'"),
+        ('min_exit:', 'line 1: expected a value of min_exit'),
+    ],
+)
+def test_what_a_node_refuses_is_an_error_with_the_files_path(
+    tmp_path: Path, values: str, words: str
+) -> None:
+    file = tmp_path / 'wrong.yaml'
+    file.write_text(f'/**: {{ros__parameters: {{{values}}}}}')
+    with pytest.raises(ValueError) as caught:
         parameters(file, {})
+    assert str(caught.value).startswith(f'{file}: {words}')
 
 
 def test_a_live_replay_goes_through_the_node(tmp_path: Path, weights: str) -> None:

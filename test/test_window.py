@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from adpc_ros.percentiles import percentiles, spread
 from adpc_ros.runtime.scheduler import Counters, DropReason, StopReason
 from adpc_ros.runtime.watchdog import Health
 from adpc_ros.runtime.window import (
@@ -19,7 +20,6 @@ from adpc_ros.runtime.window import (
     Thresholds,
     Window,
     judge,
-    percentiles,
 )
 
 WELL = Health()
@@ -48,6 +48,13 @@ def test_percentiles_are_values_by_nearest_rank() -> None:
     assert percentiles([4, 1, 3, 2]) == (2, 4, 4)  # ranks 2, 3.8 and 3.96 of 4, rounded up
     assert percentiles(list(range(1, 101))) == (50, 95, 99)
     assert percentiles(list(range(1, 201))) == (100, 190, 198)
+
+
+def test_reports_spread_values_by_the_same_percentiles() -> None:
+    values = [4.0, 1.0, 3.0, 2.126]
+    assert spread(values, digits=2) == {'n': 4, 'median': 2.13, 'p95': 4, 'p99': 4, 'max': 4}
+    assert spread(values)['median'] == 2.126
+    assert spread([]) == {'n': 0, 'median': None, 'p95': None, 'p99': None, 'max': None}
 
 
 def test_rates_are_counted_frames_over_the_time_between_samples() -> None:

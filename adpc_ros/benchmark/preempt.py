@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from adpc_ros.runtime.engine import Engine, Frame, RenderedExit, Result
+from adpc_ros.runtime.engine import Engine, Result
 from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.scheduler import Level, StopReason
 
@@ -138,7 +138,9 @@ class _Trial:
         self._result: tuple[Result, float] | None = None
         self._engine = Engine(plan, None, self._on_result, self._on_exit)
 
-    def _on_exit(self, frame: Frame, done: RenderedExit) -> None:
+    def _on_exit(self, result: Result) -> None:
+        done = result.exit
+        assert done is not None
         if done.frame_id != self._frame_id:  # the last frame's report came late
             return
         self._exits_s.append(done.time_s)

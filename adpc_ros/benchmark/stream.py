@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adpc_ros.benchmark.ros import TINY, percentiles, random_weights
-from adpc_ros.processes import Processes
-from adpc_ros.ros.domain import isolated
+from adpc_ros.benchmark.ros import TINY, random_weights
+from adpc_ros.graph.processes import Processes, python
+from adpc_ros.graph.schedule import Act, Pace
+from adpc_ros.percentiles import spread
 from adpc_ros.runtime.scheduler import StopReason
 
 SETTLE_S = 2.0  # for the last frame's messages
@@ -54,28 +52,24 @@ def stream(
     :return: what :func:`evaluate` says.
     :raises ChildProcessError: if one of the processes fails.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        weights = weights or random_weights(network, folder)
-        np.save(folder / 'images.npy', images)
-        height, width = images.shape[1:3]
-        node = [sys.executable, '-m', 'adpc_ros.ros.node', '--ros-args']
-        sizes = (f'warmup_height:={height}', f'warmup_width:={width}')
-        for parameter in (f'weights:={weights.resolve()}', *sizes, *parameters):
-            node += ['-p', parameter]
-        graph = [sys.executable, '-m', 'adpc_ros.benchmark.stream_graph']
-        files = {who: folder / f'{who}.json' for who in ('camera', 'planner')}
-        with Processes(isolated(os.environ)) as processes:
-            node_id = processes.start('node', node)
-            planner = [*graph, 'planner', str(files['planner'])]
-            processes.start('planner', [*planner, str(node_id), str(urgency), str(changes)])
-            camera = [*graph, 'camera', str(files['camera']), str(folder / 'images.npy')]
-            processes.start('camera', [*camera, str(rate_hz), str(duration_s)])
-            processes.wait_for('camera')
-            time.sleep(SETTLE_S)
-            processes.stop()
-        sent, heard = (json.loads(file.read_text()) for file in files.values())
-        return evaluate(sent['stamps_ns'], heard)
+    height, width = images.shape[1:3]
+    with Processes() as processes:
+        weights = weights or random_weights(network, processes.folder)
+        heard = processes.folder / 'heard.json'
+        node_id = processes.start_node(
+            f'weights:={weights.resolve()}',
+            f'warmup_height:={height}',
+            f'warmup_width:={width}',
+            *parameters,
+        )
+        planner = python('adpc_ros.benchmark.stream_planner', heard, node_id, urgency, changes)
+        processes.start('planner', planner)
+        act = Act('stream', Pace.STEADY, duration_s, rate_hz=rate_hz)
+        sent = processes.play([act], images)
+        time.sleep(SETTLE_S)
+        processes.stop()
+        frames = json.loads(sent.read_text())['frames']
+        return evaluate([frame['stamp_ns'] for frame in frames], json.loads(heard.read_text()))
 
 
 def evaluate(stamps_ns: list[int], heard: Values) -> Values:
@@ -104,11 +98,11 @@ def evaluate(stamps_ns: list[int], heard: Values) -> Values:
         'results_hz': len(published) / span_s,
         'exits': {str(index): exits[index] for index in sorted(exits)},
         'stops': dict(reasons.most_common()),
-        'stamp_to_mask_ms': percentiles(
+        'stamp_to_mask_ms': spread(
             [(received_ns[s['stamp_ns']] - s['stamp_ns']) / 1e6 for s in published]
         ),
-        'transport_ms': percentiles(_transport_ms(statuses, received_ns)),
-        'urgency_to_mask_ms': percentiles(
+        'transport_ms': spread(_transport_ms(statuses, received_ns)),
+        'urgency_to_mask_ms': spread(
             [
                 (received_ns[s['stamp_ns']] - s['urgency_stamp_ns']) / 1e6
                 for s in published
@@ -116,7 +110,7 @@ def evaluate(stamps_ns: list[int], heard: Values) -> Values:
                 if s['stop_reason'] == StopReason.URGENT and s['exit_index'] > 1
             ]
         ),
-        'service_ms': {name: percentiles(values) for name, values in heard['service_ms'].items()},
+        'service_ms': {name: spread(values) for name, values in heard['service_ms'].items()},
         'refused': heard['refused'],
         'cores': heard['cpu_s'] / heard['observed_s'],
         'memory': memory,

@@ -10,6 +10,7 @@ from adpc_ros.commands.benchmark_ros import add_ros
 from adpc_ros.commands.options import (
     add_json,
     announce_load,
+    check_outputs,
     positive,
     probability,
     shares,
@@ -102,6 +103,8 @@ def run_masks(options: argparse.Namespace) -> None:
     from adpc_ros.benchmark import masks, tables
     from adpc_ros.runtime.images import padded_size
 
+    inputs = (options.weights, options.against, options.frames, options.labels)
+    check_outputs({'--json': options.json}, inputs)
     subject = _subject(options)
     threads = _announce(options.threads)
     dtype = getattr(torch, options.dtype)
@@ -180,7 +183,7 @@ def _subject(options: argparse.Namespace) -> Subject:
 def _announce(threads: int | None) -> int:
     """Warn of a busy machine; gives the number of threads."""
     announce_load()
-    from adpc_ros.runtime.plan import core_count
+    from adpc_ros.runtime.cores import core_count
 
     return threads or core_count()
 
@@ -199,6 +202,7 @@ def run_preempt(options: argparse.Namespace) -> None:
 
     if bool(options.network) == bool(options.weights) or not options.size:
         raise ValueError('expected --size, and either --network or --weights')
+    check_outputs({'--json': options.json}, [options.weights])
     if options.weights:
         loaded = checkpoint.load(options.weights)
         network, name = loaded.network, loaded.identity
@@ -240,9 +244,9 @@ def run_preempt(options: argparse.Namespace) -> None:
 
 
 def _spread(title: str, found: list[Preemption]) -> dict[str, float]:
-    import numpy as np
+    from adpc_ros.percentiles import spread
 
-    values_ms = [1e3 * stop.seconds for stop in found]
-    median, p99, most = (float(np.percentile(values_ms, q)) for q in (50, 99, 100))
+    values = spread([1e3 * stop.seconds for stop in found])
+    median, p99, most = (values[key] for key in ('median', 'p99', 'max'))
     print(f'{title:40} {len(found):5}  {median:8.2f}  {p99:8.2f}  {most:8.2f}')
     return {'median_ms': median, 'p99_ms': p99, 'max_ms': most, 'count': len(found)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adpc_ros.commands.options import (
     add_json,
     announce_load,
+    check_outputs,
     positive,
     positive_number,
     size,
@@ -71,7 +72,8 @@ def add_ros(kinds: Commands) -> None:
 
 def run_ros(options: argparse.Namespace) -> int:
     """Run node and client, print, and write the numbers; gives the exit status."""
-    from adpc_ros.benchmark.ros import TINY, measure, percentiles
+    from adpc_ros.benchmark.ros import TINY, measure
+    from adpc_ros.percentiles import spread
 
     weights = Path(options.weights) if options.weights else None
     if weights is not None and not weights.is_file():
@@ -83,13 +85,14 @@ def run_ros(options: argparse.Namespace) -> int:
         raise ValueError(f'{", ".join(given)}: expected --rate, too')
     if bool(options.size) == bool(options.frames):
         raise ValueError('expected either --size or, with --rate, --frames')
+    check_outputs({'--json': options.json}, [options.weights, options.frames])
     announce_load()
     if options.rate is not None:
         return _run_stream(options, weights)
     found = measure(
         *(options.size, options.seconds, weights, options.threads or 0, options.network or TINY)
     )
-    transport, urgency = percentiles(found.transport_ms), percentiles(found.urgency_to_mask_ms)
+    transport, urgency = spread(found.transport_ms), spread(found.urgency_to_mask_ms)
     _print_times(
         {
             'frame stamped to mask, less the computation': transport,

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adpc_ros.commands.options import add_json, percent, positive, positive_number, write_json
+from adpc_ros.commands.options import (
+    add_json,
+    check_outputs,
+    folder_of,
+    percent,
+    positive,
+    positive_number,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
@@ -63,6 +71,11 @@ def run(options: argparse.Namespace) -> None:
     target = Path(options.target)
     if target.suffix != '.safetensors':
         raise ValueError(f'expected OUT.safetensors as the file to write, got {target}')
+    check_outputs(
+        {'--json': options.json},
+        [options.weights, folder_of(options.data)],
+        {'OUT.safetensors': (target.parent, [target.name])},
+    )
     samples = open_samples(options.data)
     loaded = checkpoint.load(options.weights)
     if loaded.classes != samples.classes:

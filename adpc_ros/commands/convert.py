@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adpc_ros.commands.options import positive, probability
+from adpc_ros.commands.options import check_outputs, positive, probability
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
@@ -78,6 +78,7 @@ def run(options: argparse.Namespace) -> None:
     source, target = Path(options.source), Path(options.target)
     if target.suffix != '.safetensors':
         raise ValueError(f'expected OUT.safetensors as the file to write, got {target}')
+    check_outputs({}, [source], {'OUT.safetensors': (target.parent, [target.name])})
     own = checkpoint.load(source) if checkpoint.is_own(source) else None
     classes = by_name(options.classes)
     if own and own.classes != classes and not options.backbone_only:

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adpc_ros.commands.options import add_json, percent, positive, positive_number, write_json
+from adpc_ros.commands.options import (
+    add_json,
+    check_outputs,
+    folder_of,
+    percent,
+    positive,
+    positive_number,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
@@ -16,6 +24,9 @@ if TYPE_CHECKING:
     from adpc_ros.network.checkpoint import Checkpoint
 
 _PANELS = 4
+# figures: file of a plot of accuracy, what is on its axis, and where that is in the result
+_PLOTS = (('miou_gimac', 'GiMAC', 'gimac'), ('miou_seconds', 'seconds', 'seconds'))
+_RELIABILITY = 'reliability.svg'
 
 
 def add(commands: Commands) -> None:
@@ -73,6 +84,13 @@ def run(options: argparse.Namespace) -> None:
     from adpc_ros.learning.datasets import open_samples
     from adpc_ros.learning.evaluate import evaluate
 
+    paths = [path for text in (options.weights, *options.against) for path in _paths(text)]
+    figures = Path(options.figures) if options.figures else None
+    check_outputs(
+        {'--json': options.json},
+        [*paths, folder_of(options.data)],
+        {'--figures': (figures, [*(f'{stem}.svg' for stem, _, _ in _PLOTS), _RELIABILITY])},
+    )
     samples = open_samples(options.data)
     subjects = [_open(text) for text in (options.weights, *options.against)]
     for loaded in (one for subject in subjects for one in subject):
@@ -106,10 +124,10 @@ def run(options: argparse.Namespace) -> None:
         _print(theirs)
         _print_differences(name, differences)
         numbers['differences'][name] = [d._asdict() for d in differences]
-    if options.figures:
+    if figures is not None:
         names = [_name(subject) for subject in subjects]
-        _draw(Path(options.figures), ours, names, results, samples)
-        print(f'figures: {options.figures}')
+        _draw(figures, ours, names, results, samples)
+        print(f'figures: {figures}')
     write_json(options.json, numbers)
 
 
@@ -117,8 +135,7 @@ def _open(text: str) -> list[Checkpoint]:
     """Load weights, or those of a cascade (``FILE+FILE``)."""
     from adpc_ros.network import checkpoint
 
-    paths = [text] if Path(text).exists() else text.split('+')
-    subject = [checkpoint.load(path) for path in paths]
+    subject = [checkpoint.load(path) for path in _paths(text)]
     if masked := [one for one in subject if one.network.config.adaptivity is not None]:
         if len(subject) > 1:
             raise ValueError(
@@ -126,6 +143,10 @@ def _open(text: str) -> list[Checkpoint]:
                 f'{masked[0].identity} has masks'
             )
     return subject
+
+
+def _paths(text: str) -> list[str]:
+    return [text] if Path(text).exists() else text.split('+')
 
 
 def _name(subject: list[Checkpoint]) -> str:
@@ -214,15 +235,12 @@ def _draw(
     except ImportError as error:
         raise ValueError('--figures needs matplotlib: pip install matplotlib') from error
     folder.mkdir(parents=True, exist_ok=True)
-    for stem, cost, key in (
-        ('miou_gimac', 'GiMAC', 'gimac'),
-        ('miou_seconds', 'seconds', 'seconds'),
-    ):
+    for stem, cost, key in _PLOTS:
         curves = {
             name: Curve(getattr(result, key), result.miou) for name, result in zip(names, results)
         }
         save_accuracy(folder / f'{stem}.svg', curves, cost)
-    save_reliability(folder / 'reliability.svg', results[0].reliability)
+    save_reliability(folder / _RELIABILITY, results[0].reliability)
     for i in sorted({len(samples) * k // _PANELS for k in range(_PANELS)}):
         panel = exit_panel(first.network, samples[i].image, first.classes, samples[i].label)
         Image.fromarray(panel).save(folder / f'{samples.pairs[i][0].stem}.png')

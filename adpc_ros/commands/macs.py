@@ -6,7 +6,15 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from adpc_ros.commands.options import add_json, percent, positive, shares, size, write_json
+from adpc_ros.commands.options import (
+    add_json,
+    check_outputs,
+    percent,
+    positive,
+    shares,
+    size,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
@@ -64,6 +72,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Count, print, and write what was counted."""
+    check_outputs({'--json': options.json}, [options.weights, options.image])
     described = [options.network, options.heads, options.masked, options.size, options.classes]
     if options.weights or options.image:
         if not (options.weights and options.image) or any(described):

@@ -8,18 +8,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adpc_ros.commands.options import add_json, positive, write_json
+from adpc_ros.commands.options import add_json, check_outputs, positive, write_json
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
     from adpc_ros.network.checkpoint import Checkpoint
+    from adpc_ros.replay.expectation import Expectation
     from adpc_ros.replay.output import OutputBag
     from adpc_ros.replay.run import Replayed
     from adpc_ros.ros.parameters import Parameters
 
 log = logging.getLogger(__name__)
 
-UNMET = 1  # exit status
+UNMET = 1  # exit status; also if frames were lost
 
 # option -> the node's parameter; those with numbers, then what is otherwise made of them
 _NUMBERS: dict[str, tuple[str, type, str]] = {
@@ -47,8 +48,9 @@ def add(commands: Commands) -> None:
         help='run a recorded drive through the scheduler or a live node, and check the result',
         description='Run a bag through the scheduler of the node under a simulated clock, in '
         'which each exit costs a given time, or with --live through a real node; write masks, '
-        'confidence and status to a bag. Exit status: 0, 1 if the expectation is not met, 2 for '
-        'faults of the input. docs/replay.md has examples.',
+        'confidence and status to a bag. Exit status: 0; 1 if the expectation is not met, or a '
+        'frame was invalid or failed; 2 for faults of the input, also if no frame was segmented. '
+        'docs/replay.md has examples.',
     )
     parser.add_argument('bag', type=Path, metavar='BAG', help='folder, .mcap or .db3 file')
     parser.add_argument('--out', type=Path, required=True, metavar='OUT.mcap', help='output bag')
@@ -100,6 +102,11 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument('--expect', type=Path, metavar='FILE', help='what must come of it (YAML)')
     parser.add_argument(
+        '--allow-dropped',
+        action='store_true',
+        help='frames that are invalid or fail do not change the exit status',
+    )
+    parser.add_argument(
         '--write-expectation', type=Path, metavar='FILE', help='write what came of it as such'
     )
     parser.add_argument('--report', type=Path, metavar='DIR', help='write report.html and .json')
@@ -110,67 +117,98 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Replay, compare, print; gives the exit status."""
     logging.basicConfig(format='adpc_ros: %(message)s')  # warnings, on stderr
-    for module in ('rosbags', 'matplotlib'):
+    from adpc_ros.recording.reader import NEEDED
+
+    for module in (*NEEDED, 'matplotlib'):
         if find_spec(module) is None:
             raise ValueError(f'replay needs the package {module}: pip install {module}')
     from adpc_ros.network import checkpoint
-    from adpc_ros.replay import agreement, expectation
+    from adpc_ros.replay import agreement, report
+    from adpc_ros.replay import expectation as expectations
     from adpc_ros.replay.output import OutputBag
-    from adpc_ros.replay.run import check_output
     from adpc_ros.replay.summary import lines, summary
     from adpc_ros.ros.packaged import WEIGHTS, packaged
 
     parameters = _parameters(options)
+    weights = Path(parameters.weights or packaged(WEIGHTS))
+    out = OutputBag(options.out, options.namespace)
     # whatever can be wrong is looked at before the work begins
-    check_output(options.out, [options.bag, options.against])
-    expected = expectation.load(options.expect) if options.expect else None
-    if expected is not None and expected.needs_agreement and options.against is None:
-        raise ValueError(f'{options.expect}: least agreement needs --against')
-    if expected is not None and expected.least_miou is not None and options.labels is None:
-        raise ValueError(f'{options.expect}: least_miou needs --labels')
+    check_outputs(
+        {'--json': options.json, '--write-expectation': options.write_expectation},
+        [weights, *(getattr(options, name) for name in _INPUTS)],
+        {
+            '--out': (options.out.parent, [options.out.name]),
+            '--report': (options.report, [report.PAGE, report.NUMBERS]),
+        },
+    )
+    expectation = _expectation(options)
     if options.against is not None:
         agreement.check(options.against, options.namespace)
     if options.labels is not None:
         agreement.label_files(options.labels)
-    weights = Path(parameters.weights or packaged(WEIGHTS))
     loaded = checkpoint.load(weights)
     for line in loaded.said_of_exits():
         print(line)
     exit_count = loaded.network.config.exit_count
     for text in parameters.warnings(exit_count, loaded.advised_exit):
         log.warning(text)
-    out = OutputBag(options.out, options.namespace)
     replayed = _replay(options, parameters, loaded, weights, out)
+    records = replayed.records
+    has_mask = any(record.has_mask for record in records)
     against = (
         agreement.compare(options.out, options.against, options.namespace)
         if options.against
         else None
     )
     miou = None
-    if options.labels is not None:
+    if options.labels is not None and has_mask:
         miou = agreement.judge(
             options.out,
-            replayed.records,
+            records,
             options.labels,
             options.labels_by == 'stamp',
             loaded.classes,
             options.namespace,
         )
-    unmet = expected.unmet(replayed.records, against, miou) if expected is not None else None
+    unmet = expectation.unmet(records, against, miou) if expectation else None
     numbers = summary(replayed, against, miou, unmet)
     for name, value in lines(numbers):
         print(f'{name:32} {value}')
     for line in unmet or []:
         print(f'not met: {line}')
     if options.write_expectation is not None:
-        expectation.write(options.write_expectation, replayed.records)
+        expectations.write(options.write_expectation, records)
     write_json(options.json, numbers)
     if options.report is not None:
-        from adpc_ros.replay import report
-
         path = report.write(options.report, str(options.bag), numbers, replayed, against)
         print(f'report: {path}')
+    if not has_mask and (expectation is None or expectation.segmented != 0):
+        ends = ', '.join(f'{name} {n}' for name, n in numbers['drops'].items())
+        raise ValueError(f'{options.bag}: no frame was segmented, of {len(records)}: {ends}')
+    lost = (expectation or expectations.Expectation()).lost(records)
+    if lost and not options.allow_dropped:
+        frames = '1 frame was' if len(lost) == 1 else f'{len(lost)} frames were'
+        print(f'not met: {frames} invalid or failed (--allow-dropped takes that)')
+        return UNMET
     return UNMET if unmet else 0
+
+
+# options that say what is read
+_INPUTS = ('bag', 'against', 'labels', 'expect', 'params', 'exit_s')
+
+
+def _expectation(options: argparse.Namespace) -> Expectation | None:
+    """Read what is expected, and see whether it can be judged."""
+    from adpc_ros.replay import expectation
+
+    if options.expect is None:
+        return None
+    expected = expectation.load(options.expect)
+    if expected.needs_agreement and options.against is None:
+        raise ValueError(f'{options.expect}: least agreement needs --against')
+    if expected.least_miou is not None and options.labels is None:
+        raise ValueError(f'{options.expect}: least_miou needs --labels')
+    return expected
 
 
 def _parameters(options: argparse.Namespace) -> Parameters:
@@ -183,7 +221,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
     }
     if options.no_masks:
         changes['adaptive'] = False
-    return parameters(options.params, changes)
+    return parameters(options.params, changes, options.namespace)
 
 
 def _replay(

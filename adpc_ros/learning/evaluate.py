@@ -22,7 +22,8 @@ from adpc_ros.network.adaptivity import ActiveMap, active_positions
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import GI
-from adpc_ros.runtime.plan import ComputedExit, Plan, make_plan
+from adpc_ros.runtime.make_plan import make_plan
+from adpc_ros.runtime.plan import ComputedExit, Plan
 
 Labelled = Iterable[Sample | tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from adpc_ros import json_file
+from adpc_ros.files import replacing
 from adpc_ros.learning.config import changes
+from adpc_ros.network.tensors import CheckpointError, read_pytorch
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -39,11 +41,15 @@ class OutputFolder:
 
         :param recipe: JSON of the present one.
         :return: None if there is nothing.
-        :raises ValueError: if it was saved with another recipe or other data.
+        :raises ValueError: if it is broken, or was saved with another recipe or other data.
         """
         if not self.state.exists():
             return None
-        state: dict[str, Any] = torch.load(self.state, map_location=device, weights_only=True)
+        state = read_pytorch(self.state, device)
+        if not isinstance(state, dict):
+            raise CheckpointError(
+                f'{self.state}: expected the state of a training, got {type(state).__name__}'
+            )
         if found := changes(json.loads(state.get('recipe') or '{}'), json.loads(recipe)):
             raise ValueError(
                 f'{self.state} is of another recipe ({"; ".join(found)}): '
@@ -53,9 +59,8 @@ class OutputFolder:
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Write what it takes to go on; the file is replaced only once the new one is complete."""
-        partial = self.state.with_name('last.pt.partial')
-        torch.save(dict(state), partial)
-        partial.replace(self.state)
+        with replacing(self.state) as partial:
+            torch.save(dict(state), partial)
 
     def add_record(self, record: Mapping[str, Any]) -> None:
         """Add an epoch's record to the log."""

@@ -17,17 +17,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from adpc_ros.files import replacing
 from adpc_ros.labels import CLASS_SETS, ClassSet, by_name
 from adpc_ros.network.adaptivity import Adaptivity
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.families import NetworkConfig, build_network
+from adpc_ros.network.tensors import COUNTER, CheckpointError, checked, read_safetensors
 from adpc_ros.network.worth import ExitTimes, Worth, exit_times_from, worth_from
 
+__all__ = [
+    *('Checkpoint', 'CheckpointError', 'config_from_dict', 'config_to_dict'),
+    *('is_own', 'load', 'save'),
+]
+
 _FORMAT = 'adpc_ros 1'
-
-
-class CheckpointError(ValueError):
-    """A weights file that is missing, broken, or not what was asked for."""
 
 
 class Checkpoint(NamedTuple):
@@ -103,13 +106,11 @@ def save(
     :param exit_s: how long they take, likewise.
     :raises ValueError: if one of these is of another number of exits or classes.
     """
-    path = Path(path)
     _check(network.config, worth, exit_s)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: value.detach().cpu().contiguous()
         for name, value in network.state_dict().items()
-        if not name.endswith('num_batches_tracked')
+        if not name.endswith(COUNTER)
     }
     metadata = {
         'format': _FORMAT,
@@ -120,10 +121,8 @@ def save(
     for key, value in (('worth', worth), ('exit_s', exit_s)):
         if value is not None:
             metadata[key] = json.dumps(dataclasses.asdict(value))
-    partial = path.with_suffix('.partial')
-    save_file(tensors, str(partial), metadata)
-    partial.chmod(0o644)  # it is written for its owner alone
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, str(partial), metadata)
 
 
 def is_own(path: str | Path) -> bool:
@@ -143,20 +142,22 @@ def load(path: str | Path) -> Checkpoint:
     Read a network, in evaluation mode, on the CPU.
 
     :raises CheckpointError: if the file is missing, broken, lacks its configuration, or its
-        tensors are not exactly those of the network it describes.
+        tensors are not exactly those of the network it describes, or no weights
+        (:func:`~adpc_ros.network.tensors.checked`).
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'weights not found: {path}')
-    try:
-        with safe_open(str(path), framework='pt') as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f'{path}: expected a safetensors file ({error})') from error
-    if metadata.get('format') != _FORMAT:
+    metadata, tensors = read_safetensors(path)
+    if (found := metadata.get('format')) != _FORMAT:
+        other = (
+            ''
+            if 'network' in metadata
+            else (
+                f': a safetensors file of another program, with {len(tensors)} tensors'
+                f'{f" as {min(tensors)}" if tensors else ""}, which the command convert may read'
+            )
+        )
         raise CheckpointError(
-            f'{path}: expected format {_FORMAT!r} in the metadata, got {metadata.get("format")!r}'
+            f'{path}: expected format {_FORMAT!r} in the metadata, got {found!r}{other}'
         )
     try:
         config = config_from_dict(json.loads(metadata['network']))
@@ -173,7 +174,7 @@ def load(path: str | Path) -> Checkpoint:
             f'{classes.name} has {classes.count}'
         )
     network = build_network(config)
-    _load_exactly(network, tensors, path)
+    tensors = _load_exactly(network, tensors, path)
     # those of a class set of ours are no content of the file
     vulnerable = () if classes.name == metadata['classes'] else classes.vulnerable
     identity = f'{path.stem}@{_digest(metadata, vulnerable, tensors)}'
@@ -220,15 +221,21 @@ def _digest(
 
 def _load_exactly(
     network: AnytimeNetwork, tensors: Mapping[str, torch.Tensor], path: Path
-) -> None:
-    own = {k: v for k, v in network.state_dict().items() if not k.endswith('num_batches_tracked')}
+) -> dict[str, torch.Tensor]:
+    """Give a network its weights; returns them as it takes them."""
+    own = {k: v for k, v in network.state_dict().items() if not k.endswith(COUNTER)}
     if missing := own.keys() - tensors.keys():
-        raise CheckpointError(f'{path}: {len(missing)} tensors missing, as {sorted(missing)[0]}')
+        raise CheckpointError(f'{path}: {len(missing)} tensors missing, as {min(missing)}')
     if extra := tensors.keys() - own.keys():
-        raise CheckpointError(f'{path}: {len(extra)} unknown tensors, as {sorted(extra)[0]}')
+        raise CheckpointError(f'{path}: {len(extra)} unknown tensors, as {min(extra)}')
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise CheckpointError(
                 f'{path}: {name} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}'
             )
-    network.load_state_dict(dict(tensors), strict=False)
+    weights, *problems = checked(tensors)
+    if wrong := sorted(sum(problems, [])):
+        more = f' ({len(wrong) - 1} more alike)' if len(wrong) > 1 else ''
+        raise CheckpointError(f'{path}: {wrong[0]}{more}')
+    network.load_state_dict(weights, strict=False)
+    return weights

@@ -347,7 +347,7 @@ class CoarseToFine(AnytimeNetwork):
                     found[name] = value
                 continue
             variance = tensors.get(f'{layer}.running_var')
-            if kind == 'weight' and variance is not None:
+            if kind == 'weight' and variance is not None and variance.shape == value.shape:
                 value = value * torch.sqrt((variance + BN_EPS) / (variance + _LITE_EPS))
             found[places[f'{layer}.'] + kind] = value
         return found

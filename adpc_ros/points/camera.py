@@ -16,11 +16,17 @@ Floats = NDArray[np.float32]
 
 
 class Model(enum.Enum):
-    """CameraInfo's distortion models: name, and how many coefficients each has."""
+    """
+    CameraInfo's distortion models: name, and how many coefficients each has.
+
+    ``THIN_PRISM`` is what OpenCV makes of rational_polynomial with more coefficients: a thin prism
+    and a tilted sensor.
+    """
 
     NONE = ('none', 0)
     PLUMB_BOB = ('plumb_bob', 5)
     RATIONAL_POLYNOMIAL = ('rational_polynomial', 8)
+    THIN_PRISM = ('rational_polynomial', 14)
     EQUIDISTANT = ('equidistant', 4)
 
     def __init__(self, label: str, count: int) -> None:
@@ -35,7 +41,8 @@ class Distortion:
 
     :param model: which formula.
     :param coefficients: in CameraInfo's order: k1 k2 p1 p2 k3 (plumb_bob), then k4 k5 k6
-        (rational_polynomial); k1 k2 k3 k4 (equidistant).
+        (rational_polynomial), then s1 s2 s3 s4 tx ty (thin prism and tilt, in radians);
+        k1 k2 k3 k4 (equidistant).
     :raises ValueError: for another number of coefficients, or one that is not finite.
 
     Source: OpenCV's calib3d and fisheye formulas, which the ROS message refers to.
@@ -70,14 +77,17 @@ class Distortion:
             slope = 1 + 3 * c[0] * r**2 + 5 * c[1] * r**4 + 7 * c[2] * r**6 + 9 * c[3] * r**8
             angle = _first_root(slope)
             return math.tan(angle) ** 2 if angle < math.pi / 2 else math.inf
-        k4, k5, k6 = c[5:] or (0.0, 0.0, 0.0)
+        k4, k5, k6 = c[5:8] or (0.0, 0.0, 0.0)
+        s1, s2, s3, s4 = c[8:12] or (0.0, 0.0, 0.0, 0.0)
         above = 1 + c[0] * r**2 + c[1] * r**4 + c[4] * r**6
         below = 1 + k4 * r**2 + k5 * r**4 + k6 * r**6
         # The radial part's slope is slope / below². The tangential part turns the whole back only
-        # where that is less than 7 |p| r: with more, the Jacobian stays positive definite.
+        # where that is less than 7 |p| r, and the prism where it is less than its own slope: with
+        # more, the Jacobian stays positive definite. A tilt turns nothing back.
         slope = above * below + r * (above.deriv() * below - above * below.deriv())
-        tangential = 7 * math.hypot(c[2], c[3]) * r * below**2
-        return min(_first_root(slope - tangential), _first_root(below)) ** 2
+        others = (7 * math.hypot(c[2], c[3]) + 2 * math.hypot(s1, s3)) * r
+        others += 4 * math.hypot(s2, s4) * r**3
+        return min(_first_root(slope - others * below**2), _first_root(below)) ** 2
 
     def apply(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """
@@ -85,7 +95,8 @@ class Distortion:
 
         :param x: (N,) float, within :attr:`limit`.
         :param y: (N,) float.
-        :return: both, distorted; they may be the arrays that came.
+        :return: both, distorted; they may be the arrays that came. NaN where a tilted sensor sees
+            nothing.
         """
         if self.model is Model.NONE:
             return x, y
@@ -103,15 +114,19 @@ class Distortion:
             scale /= np.maximum(radius, 1e-12, dtype=radius.dtype)
             return x * scale, y * scale
         scale = _horner(s, (1.0, c[0], c[1], c[4]))
-        if len(c) == 8:
-            scale /= _horner(s, (1.0, *c[5:]))
+        if len(c) > 5:
+            scale /= _horner(s, (1.0, *c[5:8]))
         p1, p2 = c[2], c[3]
-        if p1 == p2 == 0:
+        if p1 == p2 == 0 and len(c) < 14:
             return x * scale, y * scale
         # x scale + 2 p1 x y + p2 (s + 2 x²) = x (scale + 2 (p1 y + p2 x)) + p2 s; y alike
         scale += (2 * p1) * y
         scale += (2 * p2) * x
-        return x * scale + p2 * s, y * scale + p1 * s
+        if len(c) < 14:
+            return x * scale + p2 * s, y * scale + p1 * s
+        s1, s2, s3, s4, *tilt = c[8:]
+        x, y = x * scale + s * (p2 + s1 + s2 * s), y * scale + s * (p1 + s3 + s4 * s)
+        return _tilted(x, y, *tilt) if any(tilt) else (x, y)
 
 
 @dataclass(frozen=True)
@@ -140,6 +155,24 @@ class Camera:
             raise ValueError(f'expected focal lengths > 0 and a centre, got {numbers}')
         if min(self.size) <= 0:
             raise ValueError(f'expected an image with pixels, got {self.size[0]}x{self.size[1]}')
+
+
+def _tilted(x: Floats, y: Floats, about_x: float, about_y: float) -> tuple[Floats, Floats]:
+    """Project positions onto a sensor that is turned by two angles, as OpenCV does."""
+    cos_x, sin_x = math.cos(about_x), math.sin(about_x)
+    cos_y, sin_y = math.cos(about_y), math.sin(about_y)
+    turn = np.array(  # about x, then about y
+        [
+            [cos_y, sin_y * sin_x, -sin_y * cos_x],
+            [0.0, cos_x, sin_x],
+            [sin_y, -cos_y * sin_x, cos_y * cos_x],
+        ]
+    )
+    onto = np.array([[turn[2, 2], 0.0, -turn[0, 2]], [0.0, turn[2, 2], -turn[1, 2]], [0, 0, 1]])
+    (a, b, c), (d, e, f), (g, h, i) = (onto @ turn).tolist()
+    depth = g * x + h * y + i
+    depth[depth <= 0] = np.nan
+    return (a * x + b * y + c) / depth, (d * x + e * y + f) / depth
 
 
 def _first_root(polynomial: Polynomial) -> float:

@@ -97,7 +97,8 @@ def label_points(
     x_scale, y_scale = camera.focal[0] * x_ratio, camera.focal[1] * y_ratio
     x_shift = (camera.centre[0] - camera.origin[0] + 0.5) * x_ratio
     y_shift = (camera.centre[1] - camera.origin[1] + 0.5) * y_ratio
-    precision = np.float64 if xs.dtype.itemsize > 4 else np.float32
+    widest = max(values.dtype.itemsize for values in (xs, ys, zs))
+    precision = np.float64 if widest > 4 else np.float32
     rotation = transform.rotation.astype(precision)
     translation = transform.translation.astype(precision)[:, None]
     packed = np.empty((3, min(count, _CHUNK)), precision)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 
 from adpc_ros.replay.agreement import Agreement
 from adpc_ros.replay.records import Counted, FrameRecord, Key
+from adpc_ros.replay.source import stamp_of, stamp_text
 from adpc_ros.runtime.scheduler import DropReason, StopReason
 
 UNANSWERED = 'unanswered'  # of a live replay: the node said nothing of the frame
@@ -117,6 +117,21 @@ class Expectation:
             lines += _unmet(frame, by_key.get(frame.key))
         return lines
 
+    def lost(self, records: Sequence[FrameRecord]) -> list[FrameRecord]:
+        """
+        Give the frames that came to nothing, invalid or failed, and were not expected to.
+
+        They are if their entry says so, or if the number of dropped frames is given.
+
+        :param records: of all frames, in order of receipt.
+        """
+        if self.dropped is not None or None not in (self.received, self.segmented):
+            return []
+        key = Counted()
+        expected = {f.key for f in self.frames if f.dropped or StopReason.FAILED.name in f.reasons}
+        found = [(key(record.stamp_ns), record) for record in records]
+        return [r for place, r in found if r.is_lost and place not in expected]
+
 
 def _missed(records: Sequence[FrameRecord]) -> int:
     return sum(record.deadline_missed for record in records)
@@ -149,11 +164,6 @@ def describe(record: FrameRecord) -> str:
     if record.dropped:
         return f'dropped ({record.dropped})'
     return f'exit {record.exit_index}, {record.reason}' if record.has_mask else record.reason
-
-
-def stamp_text(stamp_ns: int) -> str:
-    """Give a stamp as files have it: seconds, a point and nine digits."""
-    return f'{stamp_ns // 10**9}.{stamp_ns % 10**9:09}'
 
 
 def load(path: str | Path) -> Expectation:
@@ -207,9 +217,9 @@ def _mapping(value: Any, known: set[str], where: str) -> Mapping[str, Any]:
 def _frame(value: Any, key: Counted) -> ExpectedFrame:
     values = _mapping(value, {'stamp', 'exit', 'reason', 'dropped'}, 'a frame')
     text = values.get('stamp')
-    match = re.fullmatch(r'(\d+)\.(\d{9})', text) if isinstance(text, str) else None
-    if match is None:
+    if not isinstance(text, str):
         raise ValueError(f"stamp: expected '12.050000000', nine decimals in quotes, got {text!r}")
+    stamp_ns = stamp_of(text)
     where = f'frame {text}'
     exit_index, reasons = values.get('exit', 0), values.get('reason', [])
     if not isinstance(exit_index, int) or not 0 <= exit_index <= 255:
@@ -223,7 +233,6 @@ def _frame(value: Any, key: Counted) -> ExpectedFrame:
         raise ValueError(f'{where}: dropped: expected one of {", ".join(_DROPS)}, got {dropped!r}')
     if dropped and (exit_index or reasons):
         raise ValueError(f'{where}: expected dropped, or exit and reason, not both')
-    stamp_ns = int(match[1]) * 10**9 + int(match[2])
     return ExpectedFrame(key(stamp_ns), exit_index, tuple(reasons), dropped)
 
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import sys
-import tempfile
 import time
 from collections import defaultdict, deque
 from pathlib import Path
 from typing import Any
 
-from adpc_ros.processes import Processes
+from adpc_ros.graph.processes import Processes, python
 from adpc_ros.replay.expectation import UNANSWERED
 from adpc_ros.replay.output import OutputBag, read_output
 from adpc_ros.replay.records import FrameRecord, record_of
 from adpc_ros.replay.run import Replayed, Urgent
 from adpc_ros.replay.source import FrameArrival, Source, nanoseconds
-from adpc_ros.ros.domain import isolated
+from adpc_ros.ros.decoding import decoded
 from adpc_ros.ros.parameters import Parameters
 
+GRAPH = 'adpc_ros.replay.graph'
 _SETTLE_S = 0.5  # for the recorder to take what is under way
 
 
@@ -41,7 +39,7 @@ def replay_live(
     """
     first = next(arrival for arrival in source if isinstance(arrival, FrameArrival))
     try:
-        height, width = first.image().shape[:2]
+        height, width = decoded(first.image()).shape[:2]
     except ValueError:
         height, width = parameters.warmup_height, parameters.warmup_width
     chosen = dataclasses.replace(
@@ -51,23 +49,18 @@ def replay_live(
         warmup_height=height,
         warmup_width=width,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        described, sent = (Path(folder) / name for name in ('source.json', 'sent.json'))
+    with Processes() as processes:
+        described, sent = (processes.folder / name for name in ('source.json', 'sent.json'))
         described.write_text(json.dumps(source.described()))
-        python = [sys.executable, '-m']
-        node = [*python, 'adpc_ros.ros.node', '--ros-args', '-p', 'use_sim_time:=true']
-        for name, value in dataclasses.asdict(chosen).items():
-            node += ['-p', f'{name}:={json.dumps(value)}']  # JSON is YAML, and 1.0 stays a float
-        graph = [*python, 'adpc_ros.replay.graph']
-        with Processes(isolated(os.environ)) as processes:
-            processes.start('node', node)
-            processes.start(
-                'recorder', [*graph, 'recorder', str(out.path.resolve()), out.namespace]
-            )
-            processes.start('player', [*graph, 'player', str(described), str(sent)])
-            processes.wait_for('player')
-            time.sleep(_SETTLE_S)
-            processes.stop()
+        values = dataclasses.asdict(chosen)  # JSON is YAML, and 1.0 stays a float
+        given = (f'{name}:={json.dumps(value)}' for name, value in values.items())
+        processes.start_node('use_sim_time:=true', *given)
+        recorder = python(GRAPH, 'recorder', out.path.resolve(), out.namespace)
+        processes.start('recorder', recorder)
+        processes.start('player', python(GRAPH, 'player', described, sent))
+        processes.wait_for('player')
+        time.sleep(_SETTLE_S)
+        processes.stop()
         played = json.loads(sent.read_text())
     urgencies = [Urgent(time_ns, level) for time_ns, level in played['urgencies']]
     last, records = _records(played['frames'], out)
@@ -77,7 +70,7 @@ def replay_live(
             f'live, the node received {last.frames_received}, segmented '
             f'{last.frames_segmented}, dropped {last.frames_dropped}'
         )
-    return Replayed(records, urgencies, network, how)
+    return Replayed(records, urgencies, network, how, source.passed_over)
 
 
 def _records(sent: list[tuple[int, int]], out: OutputBag) -> tuple[Any, list[FrameRecord]]:

@@ -7,10 +7,9 @@ same bytes.
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,18 +25,21 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import get_types_from_msg
 
-from adpc_ros.bag import RAW_TYPE, STATUS_TYPE, open_bag, typestore
-from adpc_ros.replay.source import FrameArrival
-from adpc_ros.runtime.engine import Result
-from adpc_ros.runtime.scheduler import Publish
+from adpc_ros.recording.reader import Recording
+from adpc_ros.recording.types import typestore
+from adpc_ros.replay.source import FrameArrival, time_parts
+from adpc_ros.ros.message_types import RAW_TYPE
+from adpc_ros.ros.publication import PROGRESS, TOPICS, Fields, Span, Stamp, Topic, encoding_of
 
 NAMESPACE = '/adpc'
-#: What is recorded, below the node's name: type and depth of the queue, all reliable.
-TOPICS = {
-    'output/mask': (RAW_TYPE, 5),
-    'output/confidence': (RAW_TYPE, 5),
-    'output/status': (STATUS_TYPE, 10),
+#: What the node publishes whether anybody listens or not.
+OUTPUTS = tuple(topic for topic in TOPICS if topic not in PROGRESS)
+_VISION_MSGS = {
+    'vision_msgs/msg/VisionClass': 'uint16 class_id\nstring class_name\n',
+    'vision_msgs/msg/LabelInfo': 'std_msgs/Header header\nvision_msgs/VisionClass[] class_map\n'
+    'float32 threshold\n',
 }
 _FOREVER = QosTime(9223372036, 854775807)
 
@@ -48,71 +50,51 @@ class Messages:
     def __init__(self) -> None:
         """Look up the types."""
         self.store = typestore()
+        for kind, definition in _VISION_MSGS.items():
+            self.store.register(get_types_from_msg(definition, kind))
         self._types = self.store.types
 
-    def _pair(self, kind: str, nanoseconds: int) -> Any:
-        seconds, rest = divmod(nanoseconds, 10**9)
-        return self._types[f'builtin_interfaces/msg/{kind}'](sec=seconds, nanosec=rest)
-
-    def _duration(self, seconds: float) -> Any:
-        return self._pair('Duration', round(seconds * 1e9))
-
-    def header(self, frame: FrameArrival) -> Any:
-        """Give a frame's header."""
+    def header(self, stamp_ns: int, frame_id: str) -> Any:
+        """Give a header."""
         return self._types['std_msgs/msg/Header'](
-            stamp=self._pair('Time', frame.stamp_ns), frame_id=frame.frame_id
+            stamp=self._value(Stamp(stamp_ns)), frame_id=frame_id
         )
 
-    def image(self, values: NDArray[np.uint8], header: Any) -> Any:
+    def message(self, value: NDArray[Any] | Fields, header: Any) -> Any:
         """
-        Give a mono8 image message.
+        Give the message of a topic's value.
 
-        :param values: (H, W) uint8.
+        :param value: of :mod:`adpc_ros.ros.publication`.
         """
-        height, width = values.shape
+        if isinstance(value, Fields):
+            return self._filled(value, header=header)
+        height, width = value.shape[:2]
         return self._types[RAW_TYPE](
             header=header,
             height=height,
             width=width,
-            encoding='mono8',
+            encoding=encoding_of(value),
             is_bigendian=0,
-            step=width,
-            data=np.ascontiguousarray(values).reshape(-1),
+            step=value[0].nbytes,
+            data=np.ascontiguousarray(value).reshape(-1).view(np.uint8),
         )
 
-    def status(self, result: Result, now_s: float, exit_count: int, network: str) -> Any:
-        """
-        Give the status message of a result, as the node fills it.
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, (Span, Stamp)):
+            seconds, rest = time_parts(value.nanoseconds)
+            kind = 'Duration' if isinstance(value, Span) else 'Time'
+            return self._types[f'builtin_interfaces/msg/{kind}'](sec=seconds, nanosec=rest)
+        if isinstance(value, Fields):
+            return self._filled(value)
+        if isinstance(value, list):
+            if all(isinstance(part, float) for part in value):
+                return np.array(value, np.float64)
+            return [self._value(part) for part in value]
+        return value
 
-        :param result: of a frame whose tag is its :class:`FrameArrival`.
-        :param now_s: time of publication on the clock of the result.
-        :param exit_count: of the network.
-        :param network: identity of the weights.
-        """
-        decision, done = result.decision, result.exit
-        event_s, stamp_ns, deadline_s = None, 0, math.inf
-        if isinstance(decision, Publish):
-            event_s, stamp_ns = decision.event_s, decision.urgency_stamp or 0
-            deadline_s = decision.deadline_s
-        return self._types[STATUS_TYPE](
-            header=self.header(result.frame.tag),
-            exit_index=done.exit_index if done else 0,
-            exit_count=exit_count,
-            stop_reason=int(result.reason),
-            urgency=int(result.level),
-            urgency_stamp=self._pair('Time', stamp_ns),
-            deadline_missed=now_s > deadline_s,
-            mean_confidence=done.mean_confidence if done else 0.0,
-            confident_share=done.confident_share if done else 0.0,
-            gimac=done.gimac if done else 0.0,
-            latency=self._duration(now_s - result.frame.captured_s),
-            compute_time=self._duration(done.time_s - result.started_s if done else 0.0),
-            preempt_time=self._duration(now_s - event_s if event_s is not None else 0.0),
-            frames_received=result.counters.received,
-            frames_segmented=result.counters.segmented,
-            frames_dropped=result.counters.dropped,
-            network=network,
-        )
+    def _filled(self, fields: Fields, **more: Any) -> Any:
+        given = {name: self._value(value) for name, value in fields.values.items()}
+        return self._types[fields.kind](**more, **given)
 
 
 class OutputBag:
@@ -121,16 +103,22 @@ class OutputBag:
 
     :param path: of the file; one that exists is replaced.
     :param namespace: the node's name, with which the topics begin.
+    :param topics: those that may be written, of :data:`TOPICS`.
     :raises ValueError: if ``path`` is not to end in .mcap, or is a folder; if the namespace is no
         absolute name.
     """
 
-    def __init__(self, path: str | Path, namespace: str = NAMESPACE) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        namespace: str = NAMESPACE,
+        topics: Sequence[str] = OUTPUTS,
+    ) -> None:
         """Check the names; nothing is written yet."""
         self.path = Path(path)
         if self.path.suffix != '.mcap' or self.path.is_dir():
             raise ValueError(f'expected the output to be a file NAME.mcap, got {self.path}')
-        self.namespace = checked(namespace)
+        self.namespace, self.topics = checked(namespace), tuple(topics)
         self.messages = Messages()
 
     def __enter__(self) -> OutputBag:
@@ -146,11 +134,11 @@ class OutputBag:
         self._connections = {
             topic: self._writer.add_connection(
                 f'{self.namespace}/{topic}',
-                kind,
+                TOPICS[topic].kind,
                 typestore=self.messages.store,
-                offered_qos_profiles=[_reliable(depth)],
+                offered_qos_profiles=[_quality(TOPICS[topic])],
             )
-            for topic, (kind, depth) in TOPICS.items()
+            for topic in self.topics
         }
         return self
 
@@ -163,29 +151,24 @@ class OutputBag:
         :param message: as ``rosbags`` makes them, or its bytes.
         """
         if not isinstance(message, bytes):
-            message = self.messages.store.serialize_cdr(message, TOPICS[topic][0])
-        self._writer.write(self._connections[topic], time_ns, message)
+            message = self.messages.store.serialize_cdr(message, TOPICS[topic].kind)
+        logged = time_ns % 2**64  # MCAP has no sign, rosbag2 takes the highest bit as one
+        self._writer.write(self._connections[topic], logged, message)
 
-    def write_result(
-        self, result: Result, now_s: float, time_ns: int, exit_count: int, network: str
+    def publish(
+        self, topic: str, time_ns: int, value: NDArray[Any] | Fields, frame: FrameArrival
     ) -> Any:
         """
-        Write mask, confidence and status of a frame, as the node publishes them.
+        Write what is published of a frame.
 
-        :param time_ns: of publication, as the bag counts; the rest as in :meth:`Messages.status`.
-        :return: the status message.
+        :param topic: as in :meth:`write`, and likewise ``time_ns``.
+        :param value: of :mod:`adpc_ros.ros.publication`.
+        :return: the message.
         """
-        if result.exit is not None:
-            header = self.messages.header(result.frame.tag)
-            rendered = result.exit.rendered
-            for topic, values in (
-                ('output/mask', rendered.class_ids),
-                ('output/confidence', rendered.confidence),
-            ):
-                self.write(topic, time_ns, self.messages.image(values, header))
-        status = self.messages.status(result, now_s, exit_count, network)
-        self.write('output/status', time_ns, status)
-        return status
+        header = self.messages.header(frame.stamp_ns, frame.frame_id)
+        message = self.messages.message(value, header)
+        self.write(topic, time_ns, message)
+        return message
 
     def __exit__(
         self,
@@ -202,12 +185,12 @@ class OutputBag:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _reliable(depth: int) -> Qos:
+def _quality(topic: Topic) -> Qos:
     return Qos(
         QosHistory.KEEP_LAST,
-        depth,
-        QosReliability.RELIABLE,
-        QosDurability.VOLATILE,
+        topic.depth,
+        QosReliability.BEST_EFFORT if topic.loose else QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL if topic.kept else QosDurability.VOLATILE,
         _FOREVER,
         _FOREVER,
         QosLiveliness.AUTOMATIC,
@@ -238,17 +221,19 @@ def read_output(
     :raises FileNotFoundError: if there is nothing at ``path``.
     :raises ValueError: if it is no bag or lacks the topic.
     """
-    name, (kind, _) = f'{namespace}/{topic}', TOPICS[topic]
-    with open_bag(Path(path)) as reader:
-        wanted = [c for c in reader.connections if (c.topic, c.msgtype) == (name, kind)]
-        if not wanted:
-            known = ', '.join(sorted({c.topic for c in reader.connections})) or 'none'
-            raise ValueError(f'{path}: expected {name} ({kind}); topics: {known}')
-        for connection, time_ns, data in reader.messages(wanted):
-            yield time_ns, reader.deserialize(data, connection.msgtype)
+    name, kind = f'{namespace}/{topic}', TOPICS[topic].kind
+    recording = Recording(path)
+    wanted = [t for t in recording.topics if (t.name, t.kind) == (name, kind)]
+    if not wanted:
+        known = ', '.join(sorted({t.name for t in recording.topics})) or 'none'
+        raise ValueError(f'{path}: expected {name} ({kind}); topics: {known}')
+    recording.prepare(wanted)
+    for where, time_ns, data in recording.messages(wanted):
+        yield time_ns, recording.decode(where, data)
 
 
-def values_of(message: Any) -> NDArray[np.uint8]:
-    """Give a mono8 image message as (H, W) uint8."""
+def values_of(message: Any) -> NDArray[Any]:
+    """Give a mono8 or 32FC1 image message as (H, W) uint8 or float32."""
+    dtype = np.float32 if message.encoding == '32FC1' else np.uint8
     rows = np.asarray(message.data, np.uint8)[: message.height * message.step]
-    return rows.reshape(message.height, message.step)[:, : message.width]
+    return rows.reshape(message.height, message.step).view(dtype)[:, : message.width]

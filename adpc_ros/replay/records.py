@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from adpc_ros.replay.source import nanoseconds
-from adpc_ros.runtime.scheduler import StopReason
+from adpc_ros.runtime.scheduler import DropReason, StopReason
 
 
 class FrameRecord(NamedTuple):
@@ -37,6 +37,11 @@ class FrameRecord(NamedTuple):
     def has_mask(self) -> bool:
         """Whether a mask was published."""
         return self.exit_index > 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was no image, or its computation failed."""
+        return self.dropped == DropReason.INVALID.value or self.reason == StopReason.FAILED.name
 
 
 def record_of(

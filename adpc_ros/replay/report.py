@@ -14,11 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adpc_ros.replay.agreement import Agreement
-from adpc_ros.replay.expectation import describe, stamp_text
+from adpc_ros.replay.expectation import describe
 from adpc_ros.replay.records import FrameRecord
 from adpc_ros.replay.run import Replayed, Urgent
+from adpc_ros.replay.source import stamp_text
 from adpc_ros.replay.summary import lines
 
+PAGE, NUMBERS = 'report.html', 'report.json'  # its files
 MANY = 2000  # points beyond which they are drawn as pixels, so that the file stays small
 _COLOURS = {
     'FINISHED': 'tab:green',
@@ -58,10 +60,10 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     frames = [record._asdict() for record in replayed.records]
-    (folder / 'report.json').write_text(
+    (folder / NUMBERS).write_text(
         json.dumps({**numbers, 'title': title, 'per_frame': frames}, indent=1) + '\n'
     )
-    path = folder / 'report.html'
+    path = folder / PAGE
     path.write_text(_page(title, numbers, replayed, against))
     return path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,9 +13,14 @@ from adpc_ros.replay.output import OutputBag
 from adpc_ros.replay.records import FrameRecord, record_of
 from adpc_ros.replay.simulation import Simulation
 from adpc_ros.replay.source import Arrival, FrameArrival, Source, UrgencyArrival
+from adpc_ros.ros import publication
 from adpc_ros.ros.parameters import Parameters
+from adpc_ros.ros.publication import Network
+from adpc_ros.runtime.cores import core_count
 from adpc_ros.runtime.engine import Result
-from adpc_ros.runtime.plan import core_count, make_plan
+from adpc_ros.runtime.images import confident_threshold
+from adpc_ros.runtime.make_plan import make_plan
+from adpc_ros.runtime.memory import budget_of
 from adpc_ros.runtime.scheduler import DropReason
 
 
@@ -32,13 +36,15 @@ class Replayed(NamedTuple):
     What a replay gave.
 
     ``records`` are of all frames in order of receipt, ``urgencies`` all messages; ``how`` says in
-    a few words what computed, ``network`` is the identity of the weights.
+    a few words what computed, ``network`` is the identity of the weights. ``passed_over`` names
+    the topics of the bag that were not read, with their types.
     """
 
     records: list[FrameRecord]
     urgencies: list[Urgent]
     network: str
     how: str
+    passed_over: list[str]
 
 
 def simulate(
@@ -62,6 +68,13 @@ def simulate(
     dtype: torch.dtype = getattr(torch, parameters.precision)
     plan = make_plan(checkpoint.network, parameters.device, dtype, threads)
     policy = parameters.policy(plan.exit_count, checkpoint.advised_exit)
+    network = Network(
+        checkpoint.identity,
+        checkpoint.classes,
+        plan.exit_count,
+        confident_threshold(checkpoint.network.config),
+        checkpoint.advised_exit,
+    )
     records: dict[int, FrameRecord] = {}
     urgencies: list[Urgent] = []
 
@@ -70,9 +83,12 @@ def simulate(
 
     def on_result(result: Result, time_ns: int) -> None:
         frame: FrameArrival = result.frame.tag
-        status = out.write_result(
-            result, seconds(time_ns), time_ns, plan.exit_count, checkpoint.identity
-        )
+        status = None
+        for topic, value in publication.results(
+            result, lambda: seconds(time_ns), network, parameters
+        ):
+            message = out.publish(topic, time_ns, value, frame)
+            status = message if topic == 'output/status' else status
         records[frame.number] = record_of(
             frame.number, frame.time_ns, frame.stamp_ns, time_ns, status
         )
@@ -93,7 +109,8 @@ def simulate(
 
     try:
         simulation = Simulation(
-            plan, policy, exit_s, source.start_ns, on_result, on_drop, parameters.adaptive
+            *(plan, policy, exit_s, source.start_ns, on_result, on_drop, parameters.adaptive),
+            budget_of(plan, parameters.frame_memory_mib, parameters.device),
         )
         with out:
             simulation.run(arrivals())
@@ -102,21 +119,9 @@ def simulate(
     finally:
         plan.close()
     return Replayed(
-        [records[number] for number in sorted(records)], urgencies, checkpoint.identity, how
+        [records[number] for number in sorted(records)],
+        urgencies,
+        checkpoint.identity,
+        how,
+        source.passed_over,
     )
-
-
-def check_output(out: Path, inputs: Sequence[Path | None]) -> None:
-    """
-    Make sure that the output overwrites no input.
-
-    :raises ValueError: if it would.
-    """
-    for path in inputs:
-        if path is None:
-            continue
-        own = {path.resolve()}
-        if path.is_dir():
-            own |= {file.resolve() for file in path.iterdir()}
-        if out.resolve() in own:
-            raise ValueError(f'expected an output beside the input, got {out} for both')

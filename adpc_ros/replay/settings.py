@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adpc_ros.network.checkpoint import Checkpoint
+from adpc_ros.replay.output import NAMESPACE
 from adpc_ros.replay.source import PlannedUrgency
-from adpc_ros.ros.parameters import Parameters
+from adpc_ros.ros import parameter_file
+from adpc_ros.ros.parameter_fields import OF_EVERY_NODE, QOS_OVERRIDES, typed, unknown
+from adpc_ros.ros.parameters import CLASS_NAMES, NAMES, Parameters
 from adpc_ros.runtime.scheduler import Level
+
+log = logging.getLogger(__name__)
+
+#: Parameters of the node that mean nothing to a replay.
+PASSED_OVER = OF_EVERY_NODE | {CLASS_NAMES}
 
 #: Seconds that each exit takes after the one before, where weights with four exits do not say it:
 #: HRNet-W18-Small-v2 at 480x360, as measured in a node on two cores.
@@ -101,39 +107,30 @@ def urgency(text: str) -> PlannedUrgency:
     return PlannedUrgency(at_s, level, hold_s)
 
 
-def parameters(path: str | Path | None, changes: dict[str, Any]) -> Parameters:
+def parameters(
+    path: str | Path | None, changes: dict[str, Any], node: str = NAMESPACE
+) -> Parameters:
     """
-    Read the node's parameters.
+    Read the node's parameters, and warn of what the node would warn of.
 
     :param path: a parameter file, as config/adpc.param.yaml; None for the defaults.
     :param changes: by name, on top of it.
-    :raises FileNotFoundError: if the file is missing.
-    :raises ValueError: if it is none, names an unknown parameter, or a value is out of range.
+    :param node: the node's absolute name, by which the file's sections are chosen.
+    :raises OSError: if the file cannot be opened.
+    :raises ValueError: if a node could not read it, or would refuse a value.
     """
     values: dict[str, Any] = {}
     if path is not None:
+        file = parameter_file.read(path)
+        given = {
+            name: value or None if isinstance(value, list) else value  # empty: of no type
+            for name, value in (file.of(node) or {}).items()
+        }
+        own = [name for name in given if not name.startswith(QOS_OVERRIDES)]
+        for text in (*file.complaints(node), *unknown(own, NAMES | PASSED_OVER)):
+            log.warning(text)
         try:
-            values = _of_file(yaml.safe_load(Path(path).read_text()))
-        except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-            raise ValueError(f'{path}: {error}') from error
+            values = typed(Parameters, given)
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from None
     return Parameters(**{**values, **changes})
-
-
-def _of_file(document: Any) -> dict[str, Any]:
-    if not isinstance(document, dict) or not document:
-        raise ValueError('expected a parameter file, as config/adpc.param.yaml')
-    values: dict[str, Any] = {}
-    for node, section in document.items():
-        if node not in ('/**', 'adpc', '/adpc'):
-            continue  # another node's
-        if not isinstance(section, dict) or not isinstance(section.get('ros__parameters'), dict):
-            raise ValueError(f'{node}: expected ros__parameters')
-        values |= section['ros__parameters']
-    values.pop('use_sim_time', None)
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(Parameters)}
-    for name, value in values.items():
-        if name not in kinds:
-            raise ValueError(f'unknown parameter {name}; expected some of {", ".join(kinds)}')
-        if type(value) is not kinds[name]:
-            raise ValueError(f'{name}: expected {kinds[name].__name__}, got {value!r}')
-    return values

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from adpc_ros.network.macs import GI
-from adpc_ros.replay.source import FAR_OFF_S, Arrival, FrameArrival, UrgencyArrival
-from adpc_ros.runtime.deferred import Deferred
+from adpc_ros.replay.source import FAR_OFF_S, Arrival, FrameArrival, UrgencyArrival, stamp_text
+from adpc_ros.ros.decoding import admitted
+from adpc_ros.runtime.deferred import Deferred, size_of
 from adpc_ros.runtime.engine import Frame, RenderedExit, Result
+from adpc_ros.runtime.memory import Budget
 from adpc_ros.runtime.plan import ComputedExit, Plan
 from adpc_ros.runtime.scheduler import (
     Action,
@@ -62,6 +64,7 @@ class Simulation:
         on_result: ResultSink = lambda result, time_ns: None,
         on_drop: DropSink = lambda frame, reason, time_ns: None,
         adaptive: bool = True,
+        budget: Budget | None = None,
     ) -> None:
         """
         Start idle, at ROUTINE.
@@ -74,6 +77,7 @@ class Simulation:
             nanoseconds; in order.
         :param on_drop: called for each frame that is dropped and did not fail, likewise.
         :param adaptive: False computes every position.
+        :param budget: of a frame; None for no limit.
         :raises ValueError: if there is not one positive duration for each exit.
         """
         if len(exit_s) != plan.exit_count or not all(0 < s < 1e6 for s in exit_s):
@@ -81,7 +85,7 @@ class Simulation:
                 f'expected the seconds of {plan.exit_count} exits, each > 0, got '
                 + ', '.join(f'{s:g}' for s in exit_s)
             )
-        self._plan, self._adaptive = plan, adaptive
+        self._plan, self._adaptive, self._budget = plan, adaptive, budget
         self._after_ns = [round(1e9 * s) for s in accumulate(exit_s)]
         self._start_ns = start_ns
         self._on_result, self._on_drop = on_result, on_drop
@@ -128,8 +132,10 @@ class Simulation:
         self._frame_id += 1
         try:
             image = arrival.image()
+            if self._budget is not None:
+                image = admitted(image, self._budget)
         except ValueError as error:
-            log.warning('frame %d dropped: %s', arrival.number, error)
+            _say_invalid(arrival, error)
             for action in self._scheduler.reject(self._frame_id):
                 assert isinstance(action, Drop)
                 self._on_drop(arrival, action.reason, self._now_ns)
@@ -138,9 +144,9 @@ class Simulation:
         if captured_ns != arrival.stamp_ns and not self._warned:
             self._warned = True
             log.warning(
-                'the stamp %.9f is more than %.0f s off the time of receipt: such frames count '
+                'the stamp %s is more than %.0f s off the time of receipt: such frames count '
                 'as captured when received',
-                arrival.stamp_ns / 1e9,
+                stamp_text(arrival.stamp_ns),
                 FAR_OFF_S,
             )
         captured_s = self._seconds(captured_ns)
@@ -148,8 +154,9 @@ class Simulation:
         tag = arrival._replace(message=None, data=b'')
         frame = Frame(self._frame_id, image, tag, self._now_s, captured_s)
         self._frames[frame.frame_id] = frame
-        size = (image.shape[0], image.shape[1])
-        self._carry_out(self._scheduler.frame(frame.frame_id, self._now_s, captured_s, size))
+        self._carry_out(
+            self._scheduler.frame(frame.frame_id, self._now_s, captured_s, size_of(image))
+        )
 
     # The computation
 
@@ -172,7 +179,7 @@ class Simulation:
         frame = running.frame
         try:
             if running.exits is None:
-                assert not isinstance(frame.image, Deferred)  # decoded when it arrived
+                assert not isinstance(frame.image, Deferred)  # decoded when it began
                 running.exits = iter(self._plan.segment(frame.image, self._adaptive))
             computed = next(done for done in running.exits if done is not None)
         except Exception as error:
@@ -211,7 +218,7 @@ class Simulation:
         while pending:
             action = pending.popleft()
             if isinstance(action, Start):
-                self._start(action.frame_id)
+                pending += self._start(action.frame_id)
             elif isinstance(action, Cancel):
                 self._running = None  # what its generator has not done is never done
                 pending += self._scheduler.idle(action.frame_id, self._now_s)
@@ -226,10 +233,18 @@ class Simulation:
                 else:
                     self._on_drop(frame.tag, action.reason, self._now_ns)
 
-    def _start(self, frame_id: int) -> None:
-        now_ns = self._now_ns
+    def _start(self, frame_id: int) -> list[Action]:
+        now_ns, frame = self._now_ns, self._frames[frame_id]
+        if isinstance(frame.image, Deferred):
+            try:
+                frame = self._frames[frame_id] = frame._replace(image=frame.image.decode())
+            except ValueError as error:
+                _say_invalid(frame.tag, error)
+                dropped = self._scheduler.failed(frame_id, DropReason.INVALID)
+                return [*dropped, *self._scheduler.idle(frame_id, self._now_s)]
         due_ns = [now_ns + after_ns for after_ns in self._after_ns]
-        self._running = _Running(self._frames[frame_id], None, due_ns, now_ns + _LOOK_NS, now_ns)
+        self._running = _Running(frame, None, due_ns, now_ns + _LOOK_NS, now_ns)
+        return []
 
     def _give(self, frame: Frame, decision: Publish | Drop, latest: RenderedExit | None) -> None:
         assert self._running is not None
@@ -245,3 +260,7 @@ class Simulation:
             error,
         )
         self._on_result(result, self._now_ns)
+
+
+def _say_invalid(frame: FrameArrival, error: ValueError) -> None:
+    log.warning('frame %d dropped: %s', frame.number, error)

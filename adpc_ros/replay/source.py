@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adpc_ros.bag import URGENCY_TYPE, decode_message, image_topics, open_bag
+from adpc_ros.bag import image_topics
+from adpc_ros.recording.reader import Recording
+from adpc_ros.ros.decoding import to_rgb
+from adpc_ros.ros.message_types import URGENCY_TYPE
+from adpc_ros.runtime.deferred import Deferred
 from adpc_ros.runtime.scheduler import Level
 
 log = logging.getLogger(__name__)
@@ -42,17 +47,14 @@ class FrameArrival(NamedTuple):
         far_off = abs(self.time_ns - self.stamp_ns) > FAR_OFF_S * 1e9
         return self.time_ns if far_off else self.stamp_ns
 
-    def image(self) -> NDArray[np.uint8]:
+    def image(self) -> NDArray[np.uint8] | Deferred:
         """
-        Decode it.
+        View it, as the node does.
 
-        :return: (H, W, 3) uint8 RGB.
+        :return: (H, W, 3) uint8 RGB; deferred if it is to be decoded.
         :raises ValueError: if it is not an image that can be segmented.
         """
-        try:
-            return decode_message(self.message, self.kind)
-        except Exception as error:  # each decoder raises its own kinds
-            raise ValueError(str(error)) from error
+        return to_rgb(self.message, self.kind)
 
 
 class UrgencyArrival(NamedTuple):
@@ -81,9 +83,41 @@ def nanoseconds(time: Any) -> int:
     return int(time.sec) * 10**9 + int(time.nanosec)
 
 
+def time_parts(time_ns: int) -> tuple[int, int]:
+    """
+    Give seconds and nanoseconds as Time and Duration messages have them.
+
+    What is beyond their seconds stays in the nanoseconds, as far as these go.
+    """
+    seconds, rest = divmod(time_ns, 10**9)
+    beyond = max(0, seconds - (2**31 - 1))
+    return seconds - beyond, min(rest + beyond * 10**9, 2**32 - 1)
+
+
+def stamp_text(stamp_ns: int) -> str:
+    """Give a stamp as files have it: seconds, a point and nine digits, as -1.500000000."""
+    seconds, rest = divmod(abs(stamp_ns), 10**9)
+    return f'{"-" if stamp_ns < 0 else ""}{seconds}.{rest:09}'
+
+
+def stamp_of(text: str) -> int:
+    """
+    Read what :func:`stamp_text` gives, in nanoseconds.
+
+    :raises ValueError: if it is none.
+    """
+    match = re.fullmatch(r'(-?)([0-9]+)\.([0-9]{9})', text)
+    if match is None:
+        raise ValueError(f"stamp: expected '12.050000000', nine decimals in quotes, got {text!r}")
+    stamp_ns = int(match[2]) * 10**9 + int(match[3])
+    return -stamp_ns if match[1] else stamp_ns
+
+
 class Source:
     """
     The frames of one topic of a bag and all urgency; nothing is kept of what was read.
+
+    ``passed_over`` names the other topics, with their types.
 
     :param path: a rosbag2 recording.
     :param topic: of the camera; None if there is only one image topic.
@@ -105,16 +139,19 @@ class Source:
         self.path = Path(path)
         self._planned = sorted(planned)
         self._recorded = recorded
-        with open_bag(self.path) as reader:
-            topics = image_topics(reader, self.path, topic)
-            if len(topics) > 1:
-                raise ValueError(
-                    f'{self.path}: several image topics, choose with --topic: {", ".join(topics)}'
-                )
-            self.topic = topics[0]
-            connections = [c for c in reader.connections if c.topic == self.topic]
-            self.count = sum(connection.msgcount for connection in connections)
-            first = next(self._read(reader, connections), None) if connections else None
+        self._recording = Recording(path)
+        self._images = image_topics(self._recording, topic)
+        if len(names := sorted({image.name for image in self._images})) > 1:
+            raise ValueError(
+                f'{self.path}: several image topics, choose with --topic: {", ".join(names)}'
+            )
+        self.topic = self._images[0].name
+        urgencies = [t for t in self._recording.topics if t.kind == URGENCY_TYPE]
+        self._wanted = [*self._images, *(urgencies if recorded else [])]
+        self._recording.prepare(self._wanted)
+        self.passed_over = [str(t) for t in self._recording.topics if t not in self._wanted]
+        self.count = self._recording.count(self._images)
+        first = next(self._recording.messages(self._images), None)
         if first is None:
             raise ValueError(f'{self.path}: expected images on {self.topic}, found no message')
         self.start_ns: int = first[1]
@@ -137,34 +174,20 @@ class Source:
         )
         return heapq.merge(self._bag(), planned, key=lambda arrival: arrival.time_ns)
 
-    def _read(self, reader: Any, connections: Sequence[Any]) -> Iterator[tuple[Any, int, bytes]]:
-        try:
-            yield from reader.messages(connections)
-        except Exception as error:  # each storage raises its own kinds
-            raise ValueError(f'{self.path}: broken recording: {error}') from error
-
     def _bag(self) -> Iterator[Arrival]:
         number = 0
-        with open_bag(self.path) as reader:
-            wanted = [
-                connection
-                for connection in reader.connections
-                if connection.topic == self.topic
-                or (self._recorded and connection.msgtype == URGENCY_TYPE)
-            ]
-            for connection, time_ns, data in self._read(reader, wanted):
-                kind = connection.msgtype
-                try:
-                    message: Any = reader.deserialize(data, kind)
-                except Exception as error:
-                    place = f'{connection.topic}: message recorded at {time_ns} ns'
-                    raise ValueError(f'{self.path}: {place}: {error}') from error
-                if connection.topic == self.topic:
-                    stamp_ns, frame_id = nanoseconds(message.header.stamp), message.header.frame_id
-                    yield FrameArrival(number, time_ns, stamp_ns, frame_id, kind, message, data)
-                    number += 1
-                elif (urgency := _urgency(message, time_ns)) is not None:
-                    yield urgency
+        for topic, time_ns, data in self._recording.messages(self._wanted):
+            try:
+                message = self._recording.decode(topic, data)
+            except Exception as error:  # rosbags raises several kinds
+                place = f'topic {topic}: message recorded at {time_ns} ns'
+                raise ValueError(f'{self.path}: {place}: {error}') from error
+            if topic in self._images:
+                stamp_ns, frame_id = nanoseconds(message.header.stamp), message.header.frame_id
+                yield FrameArrival(number, time_ns, stamp_ns, frame_id, topic.kind, message, data)
+                number += 1
+            elif (urgency := _urgency(message, time_ns)) is not None:
+                yield urgency
 
 
 def _urgency(message: Any, time_ns: int) -> UrgencyArrival | None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from adpc_ros.percentiles import spread
 from adpc_ros.replay.agreement import Agreement
-from adpc_ros.replay.expectation import stamp_text
 from adpc_ros.replay.run import Replayed
+from adpc_ros.replay.source import stamp_text
 
 
 def summary(
@@ -39,14 +40,15 @@ def summary(
         'exits': _counts([str(record.exit_index) for record in masks]),
         'stops': _counts([record.reason for record in records if record.reason]),
         'urgency': _counts([urgency.level for urgency in replayed.urgencies]),
-        'latency_s': _spread([record.latency_s for record in masks]),
-        'preempt_s': _spread([r.preempt_s for r in masks if r.reason in ('NEXT_FRAME', 'URGENT')]),
+        'latency_s': spread([record.latency_s for record in masks]),
+        'preempt_s': spread([r.preempt_s for r in masks if r.reason in ('NEXT_FRAME', 'URGENT')]),
         'deadlines_missed': sum(record.deadline_missed for record in records),
         'mean_confidence': _mean([record.mean_confidence for record in masks]),
         'gimac': _mean([record.gimac for record in masks]),
         'agreement': None if agreement is None else _of(agreement),
         'miou': miou,
         'unmet': unmet,
+        'passed_over': replayed.passed_over,
     }
 
 
@@ -56,13 +58,6 @@ def _counts(values: list[str]) -> dict[str, int]:
 
 def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    if not values:
-        return {'n': 0, 'median': None, 'p99': None, 'max': None}
-    median, p99, most = (float(np.percentile(values, q)) for q in (50, 99, 100))
-    return {'n': len(values), 'median': median, 'p99': p99, 'max': most}
 
 
 def _of(agreement: Agreement) -> dict[str, Any]:
@@ -91,11 +86,11 @@ def lines(numbers: dict[str, Any]) -> list[tuple[str, str]]:
     def counts(values: dict[str, int]) -> str:
         return ', '.join(f'{name} {n}' for name, n in values.items()) or 'none'
 
-    def milliseconds(spread: dict[str, Any]) -> str:
-        if not spread['n']:
+    def milliseconds(times: dict[str, Any]) -> str:
+        if not times['n']:
             return 'none'
-        cells = (f'{name} {1e3 * spread[key]:.1f} ms' for name, key in _SPREAD)
-        return f'{", ".join(cells)} (n = {spread["n"]})'
+        cells = (f'{name} {1e3 * times[key]:.1f} ms' for name, key in _SPREAD)
+        return f'{", ".join(cells)} (n = {times["n"]})'
 
     rows = [
         ('network', numbers['network']),
@@ -120,9 +115,13 @@ def lines(numbers: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(('mIoU', f'{100 * numbers["miou"]:.2f} %'))
     if (unmet := numbers['unmet']) is not None:
         rows.append(('expectation', f'{len(unmet)} not met' if unmet else 'met'))
+    if names := numbers['passed_over']:
+        more = f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''
+        rows.append(('topics passed over', ', '.join(names[:_NAMED]) + more))
     return rows
 
 
+_NAMED = 8  # topics, at most
 _SPREAD = (('median', 'median'), ('99 %', 'p99'), ('most', 'max'))
 
 

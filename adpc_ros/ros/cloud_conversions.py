@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
-from adpc_ros.points.camera import Camera, Distortion, Model
+from adpc_ros.points.camera import Camera
+from adpc_ros.points.lenses import lens_of
 from adpc_ros.points.projection import Labels
-from adpc_ros.ros.conversions import LARGEST_PX, InvalidImage
+from adpc_ros.ros.camera_info import region_of
+from adpc_ros.ros.decoding import LARGEST_PX, InvalidImage
 
 _COORDINATES = {PointField.FLOAT32: 'f4', PointField.FLOAT64: 'f8'}
 _MASK_ENCODINGS = {'mono8': 'u1', '8UC1': 'u1'}
@@ -19,7 +21,12 @@ _CONFIDENCE_ENCODINGS = {**_MASK_ENCODINGS, '32FC1': 'f4'}
 
 
 class InvalidCloud(ValueError):
-    """A cloud that cannot be labelled."""
+    """A cloud that cannot be labelled; ``kind`` groups clouds of the same fault."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        """Keep both."""
+        super().__init__(text)
+        self.kind = kind
 
 
 class InvalidCameraInfo(ValueError):
@@ -38,46 +45,60 @@ def read_cloud(message: PointCloud2) -> Cloud:
     View the points of a cloud; nothing is copied unless rows are padded.
 
     :param message: with fields x, y and z of FLOAT32 or FLOAT64 at any offset, in any byte order;
-        its other fields may be whatever they are.
-    :raises InvalidCloud: for no points, missing or other coordinates, or too little data.
+        its other fields may be whatever they are. Of a cloud without points nothing more is
+        asked.
+    :raises InvalidCloud: for missing, double or other coordinates, or data of another length
+        than width, height and steps say.
     """
     height, width, step = message.height, message.width, message.point_step
     if height == 0 or width == 0:
-        raise InvalidCloud(f'expected a cloud with points, got {height}x{width}')
+        nothing = np.empty(0, np.float32)
+        return Cloud(np.empty(0, np.dtype((np.void, step))), (nothing, nothing, nothing))
     row_step = message.row_step if height > 1 else width * step  # of one row it says nothing
     if step == 0 or row_step < width * step:
         raise InvalidCloud(
+            'step',
             f'expected point_step > 0 and row_step >= width x point_step, '
-            f'got {step}, {row_step} for width {width}'
+            f'got {step}, {row_step} for width {width}',
         )
+    layout = _layout(message)
     data = np.frombuffer(message.data, np.uint8)
-    needed = (height - 1) * row_step + width * step
-    if len(data) < needed:
-        raise InvalidCloud(f'expected {needed} bytes ({height}x{width} points), got {len(data)}')
-    fields = {field.name: field for field in message.fields}
-    kinds, offsets = [], []
-    for name in 'xyz':
-        field = fields.get(name)
-        if field is None or field.datatype not in _COORDINATES:
-            found = {f.name: f.datatype for f in message.fields}
-            raise InvalidCloud(
-                f'expected a field {name} of FLOAT32 (7) or FLOAT64 (8), got fields {found}'
-            )
-        kinds.append(('>' if message.is_bigendian else '<') + _COORDINATES[field.datatype])
-        offsets.append(field.offset)
-        if field.offset + np.dtype(kinds[-1]).itemsize > step:
-            raise InvalidCloud(
-                f'expected field {name} within point_step {step}, got offset {field.offset}'
-            )
-    layout = np.dtype(
-        {'names': list('xyz'), 'formats': kinds, 'offsets': offsets, 'itemsize': step}
-    )
+    needed = (height - 1) * row_step + width * step  # the last row's padding may be missing
+    if not needed <= len(data) <= max(needed, height * message.row_step):
+        raise InvalidCloud(
+            'data', f'expected {needed} bytes ({height}x{width} points), got {len(data)}'
+        )
     # as bytes first: copying rows apart by fields would leave out what is not x, y or z
     raw: Any = np.dtype((np.void, step))
     rows: NDArray[np.void] = np.ndarray((height, width), raw, data, 0, (row_step, step))
     records = rows.reshape(-1)
     points = records.view(layout)
     return Cloud(records, (points['x'], points['y'], points['z']))
+
+
+def _layout(message: PointCloud2) -> np.dtype[Any]:
+    """Give the place of x, y and z in a point."""
+    step, kinds, offsets = message.point_step, [], []
+    for name in 'xyz':
+        fields = [field for field in message.fields if field.name == name]
+        if len(fields) != 1 or fields[0].datatype not in _COORDINATES or fields[0].count > 1:
+            found = ', '.join(
+                f'{f.name} ({f.datatype}{f", {f.count} times" if f.count > 1 else ""})'
+                for f in message.fields
+            )
+            raise InvalidCloud(
+                f'field {name}',
+                f'expected a field {name} of FLOAT32 (7) or FLOAT64 (8), got fields {found}',
+            )
+        field = fields[0]
+        kinds.append(('>' if message.is_bigendian else '<') + _COORDINATES[field.datatype])
+        offsets.append(field.offset)
+        if field.offset + np.dtype(kinds[-1]).itemsize > step:
+            raise InvalidCloud(
+                'offset',
+                f'expected field {name} within point_step {step}, got offset {field.offset}',
+            )
+    return np.dtype({'names': list('xyz'), 'formats': kinds, 'offsets': offsets, 'itemsize': step})
 
 
 def label_cloud(
@@ -95,7 +116,8 @@ def label_cloud(
     """
     taken = {field.name for field in message.fields} & {label_field, confidence_field}
     if taken:
-        raise InvalidCloud(f'expected no field named {", ".join(sorted(taken))} yet')
+        names = ', '.join(sorted(taken))
+        raise InvalidCloud('taken', f'expected no field named {names} yet')
     own = message.point_step
     confidence_at = -(-own // 4) * 4
     label_at = confidence_at + 4
@@ -111,10 +133,11 @@ def label_cloud(
             'itemsize': step,
         }
     )
-    points = np.frombuffer(data, kind)  # array.array is writable, and so is its view
-    points['own'] = cloud.records
-    points['confidence'] = labels.confidence
-    points['label'] = labels.class_ids
+    if count:
+        points = np.frombuffer(data, kind)  # array.array is writable, and so is its view
+        points['own'] = cloud.records
+        points['confidence'] = labels.confidence
+        points['label'] = labels.class_ids
     result = PointCloud2()
     result.header = message.header
     result.height, result.width = message.height, message.width
@@ -181,37 +204,22 @@ def camera_of(message: CameraInfo) -> Camera:
     interest where there is one.
 
     :param message: of the unrectified image: K and D are used, R and P are not.
-    :raises InvalidCameraInfo: for an uncalibrated camera, skewed pixels, an unknown distortion
-        model, or coefficients that are not the model's.
+    :raises InvalidCameraInfo: for an uncalibrated camera, skewed pixels, no size, a region that
+        is not within it, or a lens that :func:`~adpc_ros.points.lenses.lens_of` does not know.
     """
     k = [float(value) for value in message.k]
     if k[0] == 0:
         raise InvalidCameraInfo('expected a calibrated camera, got K of zeros')
     if k[1] or k[3] or k[6] or k[7] or k[8] != 1:
         raise InvalidCameraInfo(f'expected K = [fx 0 cx, 0 fy cy, 0 0 1], got {k}')
-    roi = message.roi
-    region = (roi.height, roi.width) if roi.height and roi.width else None
     try:
+        x, y, width, height = region_of(message)
         return Camera(
             focal=(k[0], k[4]),
             centre=(k[2], k[5]),
-            size=region or (message.height, message.width),
-            origin=(roi.x_offset, roi.y_offset) if region else (0, 0),
-            distortion=_distortion(message.distortion_model, [float(v) for v in message.d]),
+            size=(height, width),
+            origin=(x, y),
+            distortion=lens_of(message.distortion_model, message.d),
         )
     except ValueError as error:
         raise InvalidCameraInfo(str(error)) from None
-
-
-def _distortion(name: str, coefficients: list[float]) -> Distortion:
-    if not any(coefficients) and name != Model.EQUIDISTANT.label:  # for that, zeros mean something
-        return Distortion()
-    models = {model.label: model for model in Model if model is not Model.NONE}
-    if name not in models:
-        raise ValueError(
-            f'expected a distortion model of {", ".join(models)}, got {name!r} '
-            f'with coefficients {coefficients}'
-        )
-    if name == Model.PLUMB_BOB.label and len(coefficients) == 4:
-        coefficients = [*coefficients, 0.0]  # OpenCV's short form: without k3
-    return Distortion(models[name], tuple(coefficients))

@@ -16,12 +16,13 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.lifecycle.managed_entity import ManagedEntity
 from rclpy.qos import QoSProfile
 
-from adpc_ros.msg import SegmentationStatus
+from adpc_ros.percentiles import PERCENTILES
 from adpc_ros.ros.outputs import Outputs
-from adpc_ros.runtime.engine import Engine, Frame, RenderedExit, Result
+from adpc_ros.ros.publication import Fields
+from adpc_ros.runtime.engine import Engine, Result
 from adpc_ros.runtime.scheduler import StopReason
 from adpc_ros.runtime.watchdog import Health
-from adpc_ros.runtime.window import PERCENTILES, Grade, Outcome, Summary, Window, judge
+from adpc_ros.runtime.window import Grade, Outcome, Summary, Window, judge
 
 PERIOD_S = 1.0
 MIB = 2**20
@@ -104,37 +105,35 @@ class Diagnostics(ManagedEntity):
 
     # What the engine tells, from its threads
 
-    def results(self, publish: Callable[[Result], SegmentationStatus]) -> Callable[[Result], None]:
+    def results(self, publish: Callable[[Result], Fields]) -> Callable[[Result], None]:
         """Count what is published, as its status says."""
 
         def counted(result: Result) -> None:
-            status = publish(result)
-            latency_s = status.latency.sec + status.latency.nanosec * 1e-9
+            status = publish(result).values
             self._window.result(
                 Outcome(
                     time.monotonic(),
-                    latency_s,
-                    status.exit_index,
-                    StopReason(status.stop_reason),
-                    status.deadline_missed,
+                    status['latency'].nanoseconds / 1e9,
+                    status['exit_index'],
+                    StopReason(status['stop_reason']),
+                    status['deadline_missed'],
                 )
             )
 
         return counted
 
-    def exits(
-        self, publish: Callable[[Frame, RenderedExit], None]
-    ) -> Callable[[Frame, RenderedExit], None]:
+    def exits(self, publish: Callable[[Result], None]) -> Callable[[Result], None]:
         """Count every exit that is computed."""
 
-        def counted(frame: Frame, done: RenderedExit) -> None:
-            engine, outputs = self._engine, self._outputs
+        def counted(result: Result) -> None:
+            engine, outputs, done = self._engine, self._outputs, result.exit
+            assert done is not None
             if outputs is not None and done.exit_index < outputs.network.exit_count:
                 self._window.exit(done.time_s, done.exit_index, done.active_share)
             if engine is not None and done.exit_index == 1:
                 # asked for here, where the plan is at rest, for the same reason
                 self._plan_bytes = getattr(engine.plan, 'memory_bytes', 0)
-            publish(frame, done)
+            publish(result)
 
         return counted
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from builtin_interfaces.msg import Duration
-from rclpy.clock import ROSClock
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -15,11 +14,19 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Bool
 
 from adpc_ros.msg import Urgency
-from adpc_ros.ros.conversions import InvalidImage, compressed_to_rgb, image_to_rgb
+from adpc_ros.ros.age import age_of, is_simulated
+from adpc_ros.ros.decoding import (
+    InvalidImage,
+    admitted,
+    compressed_to_rgb,
+    is_turned,
+    raw_to_rgb,
+)
 from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime.deferred import Deferred
 from adpc_ros.runtime.engine import Engine
+from adpc_ros.runtime.memory import Budget
 from adpc_ros.runtime.scheduler import Level
 
 FAR_OFF_S = 10.0  # a stamp this far from the clock was made by another clock
@@ -29,18 +36,25 @@ class Inputs:
     """The subscriptions of an active node."""
 
     def __init__(
-        self, node: LifecycleNode, engine: Engine, outputs: Outputs, warn_once: WarnOnce
+        self,
+        node: LifecycleNode,
+        engine: Engine,
+        outputs: Outputs,
+        budget: Budget,
+        warn_once: WarnOnce,
     ) -> None:
         """
         Subscribe.
 
         :param engine: where frames and urgency go.
         :param outputs: where the calibration goes, and whose parameters are in force.
+        :param budget: of a frame.
         :raises RuntimeError: for a quality of service that does not exist.
         """
         self._node, self._engine, self._outputs = node, engine, outputs
-        self._warn_once = warn_once
+        self._budget, self._warn_once = budget, warn_once
         self._subscriptions: list[Subscription] = []
+        self._first = True  # no compressed image has come yet
         chosen = outputs.parameters
         newest: dict[str, Any] = {'depth': 5, 'reliability': ReliabilityPolicy.BEST_EFFORT}
         try:
@@ -87,14 +101,19 @@ class Inputs:
     # Images
 
     def _on_image(self, message: Image) -> None:
-        self._take(message, image_to_rgb)
+        self._take(message, raw_to_rgb)
 
     def _on_compressed(self, message: CompressedImage) -> None:
+        if self._first and is_turned(message):
+            self._warn_once(
+                'orientation', 'images have an EXIF orientation: masks are of them as stored'
+            )
+        self._first = False
         self._take(message, compressed_to_rgb)
 
     def _take(self, message: Any, convert: Callable[[Any], Any]) -> None:
         try:
-            image = convert(message)
+            image = admitted(convert(message), self._budget)
         except InvalidImage as error:
             self._engine.reject()
             self._say_invalid(error)
@@ -121,17 +140,14 @@ class Inputs:
     def _age_s(self, stamp: Any) -> float:
         """Give the time since a stamp, in seconds, and warn of what makes no sense."""
         clock = self._node.get_clock()
-        simulated = isinstance(clock, ROSClock) and clock.ros_time_is_active
-        now_ns: int = clock.now().nanoseconds
-        if simulated and now_ns == 0:  # nothing has come on /clock yet
+        age_s = age_of(stamp, clock)
+        if age_s is None:
             return 0.0
-        # plain numbers: rclpy's Time takes no negative seconds
-        age_s: float = (now_ns - stamp.sec * 10**9 - stamp.nanosec) / 1e9
         max_age_s = self._outputs.parameters.max_age_s
         if abs(age_s) > FAR_OFF_S:
             why = (
                 'do they and /clock come from the same source'
-                if simulated
+                if is_simulated(clock)
                 else ('is use_sim_time missing')
             )
             self._warn_once('stamp', f'image stamps are {age_s:.1f} s off the clock: {why}?')
@@ -146,8 +162,8 @@ class Inputs:
 
     def _on_bool(self, message: Bool) -> None:
         # it has no stamp of its own: that of its arrival says which one stopped a frame
-        stamp = self._node.get_clock().now().to_msg()
-        self._engine.urgency(Level.CRITICAL if message.data else Level.ROUTINE, stamp=stamp)
+        stamp_ns = self._node.get_clock().now().nanoseconds
+        self._engine.urgency(Level.CRITICAL if message.data else Level.ROUTINE, stamp=stamp_ns)
 
     def _on_urgency(self, message: Urgency) -> None:
         try:
@@ -166,8 +182,12 @@ class Inputs:
                 f'expected deadline and hold >= 0 s, got {deadline_s}, {hold_s}: taken as 0',
             )
             deadline_s, hold_s = max(deadline_s, 0.0), max(hold_s, 0.0)
-        self._engine.urgency(level, deadline_s, hold_s, message.header.stamp)
+        self._engine.urgency(level, deadline_s, hold_s, _nanoseconds(message.header.stamp))
+
+
+def _nanoseconds(time: Any) -> int:
+    return int(time.sec) * 10**9 + int(time.nanosec)
 
 
 def _seconds(duration: Duration) -> float:
-    return float(duration.sec + duration.nanosec * 1e-9)
+    return _nanoseconds(duration) / 1e9

@@ -24,9 +24,7 @@ from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -34,7 +32,6 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from adpc_ros.points.camera import Camera
 from adpc_ros.points.pairing import Pair, Pairing
 from adpc_ros.points.projection import UNLABELLED, Labels, label_points
-from adpc_ros.ros import label_points_parameters as parameters
 from adpc_ros.ros.allocator import keep_freed_memory
 from adpc_ros.ros.cloud_conversions import (
     Cloud,
@@ -46,15 +43,19 @@ from adpc_ros.ros.cloud_conversions import (
     label_cloud,
     read_cloud,
 )
-from adpc_ros.ros.conversions import InvalidImage
+from adpc_ros.ros.decoding import InvalidImage
 from adpc_ros.ros.extrinsics import (
     Extrinsics,
     StatedExtrinsics,
     Tf2Extrinsics,
     TransformUnavailable,
 )
+from adpc_ros.ros.label_points_parameters import LabelPointsParameters
+from adpc_ros.ros.node_parameters import ParameterNode
+from adpc_ros.ros.starting import StartError, parameter_files, start
 
 WARN_EVERY_S = 10.0  # of each kind
+_MOST_KINDS = 100  # garbage can differ without end
 _TICK_S = 0.01  # how exactly a waiting cloud's time is kept
 _OVERRIDABLE = (
     QoSPolicyKind.HISTORY,
@@ -82,7 +83,7 @@ class _Unlabelled(Exception):
         self.kind = kind
 
 
-class LabelPointsNode(Node):
+class LabelPointsNode(ParameterNode):
     """
     Clouds, masks, confidence and camera_info in; clouds with two fields more out.
 
@@ -91,11 +92,13 @@ class LabelPointsNode(Node):
         overrides that do not exist.
     """
 
+    kind = LabelPointsParameters
+
     def __init__(self) -> None:
         """Declare parameters, advertise and subscribe."""
         super().__init__('label_points')
-        parameters.declare(self)
-        self._values = parameters.read(self)
+        self.declare_described(read_only=True)
+        self._values: LabelPointsParameters = self.read_described()
         stated = self._values.transform()
         self._extrinsics: Extrinsics = (
             Tf2Extrinsics(self) if stated is None else StatedExtrinsics(stated)
@@ -140,7 +143,7 @@ class LabelPointsNode(Node):
             try:
                 callback(*messages)
             except (InvalidImage, InvalidCloud) as error:
-                self._warn(callback.__name__, f'message ignored: {error}')
+                self._warn(f'{callback.__name__} {error.kind}', f'message ignored: {error}')
             except Exception as error:
                 self._warn(callback.__name__, f'message ignored: {error!r}')
 
@@ -176,7 +179,7 @@ class LabelPointsNode(Node):
             try:
                 self._publish(received, pair, reason)
             except InvalidCloud as error:
-                self._warn('cloud', f'cloud dropped: {error}')
+                self._warn(f'cloud {error.kind}', f'cloud dropped: {error}')
         if not self._pairing.waiting_count:
             self._timer.cancel()
         elif self._timer.is_canceled():
@@ -184,10 +187,11 @@ class LabelPointsNode(Node):
 
     def _publish(self, received: _Received, pair: Pair[_Plane] | None, reason: str) -> None:
         self._counts['clouds'] += 1
+        count = len(received.cloud.records)
+        labels = Labels(np.full(count, UNLABELLED, np.uint8), np.zeros(count, np.float32))
         try:
-            if pair is None:
-                raise _Unlabelled('mask', reason)
-            labels = self._labels(received, pair)
+            if count:  # else nothing is left unlabelled
+                labels = self._labels(received, pair, reason)
         except _Unlabelled as error:
             self._counts['unlabelled'] += 1
             what = 'left unlabelled' if self._values.publish_unlabelled else 'dropped'
@@ -198,15 +202,15 @@ class LabelPointsNode(Node):
             )
             if not self._values.publish_unlabelled:
                 return
-            count = len(received.cloud.records)
-            labels = Labels(np.full(count, UNLABELLED, np.uint8), np.zeros(count, np.float32))
         names = self._values.label_field, self._values.confidence_field
         self._output.publish(label_cloud(received.message, received.cloud, labels, *names))
 
-    def _labels(self, received: _Received, pair: Pair[_Plane]) -> Labels:
+    def _labels(self, received: _Received, pair: Pair[_Plane] | None, reason: str) -> Labels:
+        if pair is None:
+            raise _Unlabelled('mask', reason)
         info = self._camera_info
         if info is None:
-            raise _Unlabelled('camera_info', 'no camera_info has come')
+            raise _Unlabelled('no camera_info', 'no camera_info has come')
         frames = {pair.mask.frame_id, pair.confidence.frame_id, info.header.frame_id} - {''}
         if len(frames) > 1:
             raise _Unlabelled(
@@ -251,6 +255,8 @@ class LabelPointsNode(Node):
 
     def _warn(self, kind: str, text: str) -> None:
         """Say something of a kind, and not again for a while."""
+        if kind not in self._warned_s and len(self._warned_s) >= _MOST_KINDS:
+            kind = 'others'
         now_s = time.monotonic()
         if now_s - self._warned_s.get(kind, -WARN_EVERY_S) >= WARN_EVERY_S:
             self._warned_s[kind] = now_s
@@ -265,22 +271,24 @@ def _nanoseconds(stamp: Time) -> int:
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit status."""
     keep_freed_memory()
-    rclpy.init(args=args)
-    executor = SingleThreadedExecutor()
-    node = None
     try:
-        node = LabelPointsNode()
-        executor.add_node(node)
-        executor.spin()
-    except (ParameterException, ValueError, RuntimeError) as error:
+        node = start(LabelPointsNode, args)
+    except StartError as error:
         print(f'label_points: {error}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 0
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        for text in (*node.complaints(parameter_files(args)), *node.unknown_qos()):
+            node.get_logger().warning(text)
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         executor.shutdown()
-        if node is not None:
-            node.destroy_node()
+        node.destroy_node()
         rclpy.try_shutdown()
     return 0
 

@@ -18,37 +18,41 @@ os.environ.setdefault('GOMP_SPINCOUNT', '20000')
 import rclpy
 import torch
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
-from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from adpc_ros.network.checkpoint import load
-from adpc_ros.ros import parameters
 from adpc_ros.ros.allocator import give_freed_memory_back, keep_freed_memory
 from adpc_ros.ros.diagnostics import Diagnostics
 from adpc_ros.ros.inputs import Inputs
 from adpc_ros.ros.lifecycle import Interrupts, refuse_impossible_transitions
-from adpc_ros.ros.outputs import Network, Outputs
+from adpc_ros.ros.node_parameters import ParameterNode
+from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
+from adpc_ros.ros.parameters import CLASS_NAMES, Parameters
 from adpc_ros.ros.plans import watch_of
+from adpc_ros.ros.publication import Network
+from adpc_ros.ros.starting import StartError, parameter_files, start
 from adpc_ros.ros.warn_once import WarnOnce
-from adpc_ros.runtime.cores import on_cores
+from adpc_ros.runtime.cores import core_count, on_cores
 from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.images import confident_threshold
-from adpc_ros.runtime.plan import Plan, core_count, make_plan
+from adpc_ros.runtime.make_plan import make_plan
+from adpc_ros.runtime.memory import Budget, budget_of
+from adpc_ros.runtime.plan import Plan
 
-CLASS_NAMES = 'class_names'  # a parameter that says and is not set
 
-
-class SegmentationNode(LifecycleNode):
+class SegmentationNode(ParameterNode, LifecycleNode):
     """A managed node around the engine; topics and their meaning are in the README."""
+
+    kind = Parameters
 
     def __init__(self) -> None:
         """Declare parameters; everything else waits for ``configure``."""
         super().__init__('adpc')
         refuse_impossible_transitions(self)
-        parameters.declare(self)
+        self.declare_described()
         self._configuring = False
         self.add_on_set_parameters_callback(self._judge_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
@@ -57,6 +61,7 @@ class SegmentationNode(LifecycleNode):
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
         self._inputs: Inputs | None = None
+        self._budget: Budget | None = None
         self._diagnostics = Diagnostics(self)
 
     # Lifecycle
@@ -65,7 +70,7 @@ class SegmentationNode(LifecycleNode):
         """Load the weights, compile, warm up, advertise."""
         self._configuring = True
         try:
-            self._configure(parameters.read(self))
+            self._configure(self.read_described())
         except Exception as error:  # whatever it is, it must be said: rclpy would swallow it
             self.get_logger().error(f'cannot configure: {error or type(error).__name__}')
             self._free()
@@ -80,7 +85,7 @@ class SegmentationNode(LifecycleNode):
             )
         return TransitionCallbackReturn.SUCCESS
 
-    def _configure(self, values: parameters.Parameters) -> None:
+    def _configure(self, values: Parameters) -> None:
         device = torch.device(values.device)
         if device.type == 'cuda' and not torch.cuda.is_available():
             raise ValueError(f'device: {values.device} asked for, but CUDA is not available')
@@ -91,6 +96,9 @@ class SegmentationNode(LifecycleNode):
             threads = values.threads or core_count()
             torch.set_num_threads(threads)
             plan = self._plan = make_plan(checkpoint.network, device, dtype, threads)
+        size = (values.warmup_height, values.warmup_width)
+        self._budget = budget_of(plan, values.frame_memory_mib, values.device)
+        self._budget.check(size)
         network = Network(
             checkpoint.identity,
             checkpoint.classes,
@@ -113,7 +121,7 @@ class SegmentationNode(LifecycleNode):
                     lambda network: make_plan(network, device, dtype, threads),
                 ),
             )
-            engine.warm_up((values.warmup_height, values.warmup_width))
+            engine.warm_up(size)
         self._diagnostics.configured(engine, outputs, values.device)
         self._say_class_names(network.classes.names)
         licence = checkpoint.info.get('licence')
@@ -127,15 +135,17 @@ class SegmentationNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe."""
-        engine, outputs = self._engine, self._outputs
-        assert engine is not None and outputs is not None
+        engine, outputs, budget = self._engine, self._outputs, self._budget
+        assert engine is not None and outputs is not None and budget is not None
         try:
-            self._inputs = Inputs(self, engine, outputs, self._warn_once)
+            self._inputs = Inputs(self, engine, outputs, budget, self._warn_once)
         except Exception as error:
             self.get_logger().error(f'cannot activate: {error or type(error).__name__}')
             return TransitionCallbackReturn.FAILURE
         result = super().on_activate(state)
         outputs.publish_label_info()
+        for text in self.unknown_qos():
+            self._warn_once(text, text)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -190,14 +200,14 @@ class SegmentationNode(LifecycleNode):
             )
         if self._outputs is not None:  # else they are judged when the node is configured
             try:
-                self._outputs.parameters.changed(parameters.own(changed))
+                self._outputs.parameters.changed(self.described(changed))
             except ValueError as error:
                 return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _take_parameters(self, changed: list[Parameter]) -> None:
         """Let live parameters count from the next frame on."""
-        live = parameters.own(changed)
+        live = self.described(changed)
         if not live or self._engine is None or self._outputs is None:
             return
         values, network = self._outputs.parameters.changed(live), self._outputs.network
@@ -206,7 +216,7 @@ class SegmentationNode(LifecycleNode):
         self._engine.change_policy(policy, values.adaptive)
         self._warn_of(values, network)
 
-    def _warn_of(self, values: parameters.Parameters, network: Network) -> None:
+    def _warn_of(self, values: Parameters, network: Network) -> None:
         """Warn of exits that are none of the network, or that see too little."""
         for text in values.warnings(network.exit_count, network.advised_exit):
             self._warn_once(f'{network.identity} {text}', text)
@@ -236,15 +246,18 @@ def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit status."""
     interrupts = Interrupts()
     keep_freed_memory()
-    rclpy.init(args=args)
     try:
-        node = SegmentationNode()
-    except ParameterException as error:
+        node = start(SegmentationNode, args)
+    except StartError as error:
         print(f'adpc_ros: {error}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 0
     executor = _executor()
     executor.add_node(node)
     try:
+        for text in node.complaints(parameter_files(args), {CLASS_NAMES}):
+            node.get_logger().warning(text)
         if node.get_parameter('autostart').value:
             for trigger in (node.trigger_configure, node.trigger_activate):
                 if trigger() != TransitionCallbackReturn.SUCCESS:
@@ -255,6 +268,7 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        interrupts.raises = False
         node.on_shutdown(LifecycleState(state_id=0, label='unknown'))
         executor.shutdown()
         node.destroy_node()

@@ -5,33 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adpc_ros.ros.parameter_fields import AT_CONFIGURE, check, field
 from adpc_ros.runtime.scheduler import Policy
 from adpc_ros.runtime.window import Thresholds
 
-if TYPE_CHECKING:
-    from rclpy.node import Node
-    from rclpy.parameter import Parameter
-
-LIVE = 'live: a change counts from the next frame on'
-AT_CONFIGURE = 'read when the node is configured'
+CLASS_NAMES = 'class_names'  # a parameter that the node sets itself, as the weights say
 _EXITS = ('min_exit', 'max_exit', 'urgent_max_exit')
-
-
-def _field(
-    default: Any,
-    meaning: str,
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    choices: tuple[Any, ...] = (),
-    live: bool = False,
-) -> Any:
-    metadata = {'meaning': meaning, 'low': low, 'high': high, 'choices': choices, 'live': live}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -42,25 +24,32 @@ class Parameters:
     :raises ValueError: for a value outside its range, or values that contradict each other.
     """
 
-    weights: str = _field('', 'Weights file (.safetensors); empty for the packaged ones.')
-    device: str = _field('cpu', 'Where to compute: cpu, cuda, or cuda:N.')
-    threads: int = _field(0, 'Compute threads; 0 for one for each core.', 0, 1024)
-    cores: tuple[int, ...] = _field(
-        (), 'Cores that the compute threads may use (integers); empty for all.'
+    weights: str = field('', 'Weights file (.safetensors); empty for the packaged ones.')
+    device: str = field('cpu', 'Where to compute: cpu, cuda, or cuda:N.')
+    threads: int = field(0, 'Compute threads; 0 for one for each core.', 0, 1024)
+    cores: tuple[int, ...] = field(
+        (), 'Cores that the compute threads may use (integers); empty for all.', items=int
     )
-    precision: str = _field(
+    precision: str = field(
         'float32',
         'Of weights and features: float32, or bfloat16 (faster where the CPU has it).',
         choices=('float32', 'bfloat16'),
     )
-    autostart: bool = _field(True, 'Configure and activate on start.')
-    watchdog_s: float = _field(
+    autostart: bool = field(True, 'Configure and activate on start.')
+    watchdog_s: float = field(
         5.0,
         'Compute threads without progress for so long lose their frame and are replaced; 0 never.',
         0.0,
         3600.0,
     )
-    warmup_height: int = _field(
+    frame_memory_mib: int = field(
+        0,
+        'A frame that would take more memory is dropped, before any is taken; 0 for half of what '
+        'is free when the node is configured.',
+        0,
+        2**30,
+    )
+    warmup_height: int = field(
         360,
         "Height of the image computed before the first frame: the camera's, since the first "
         'larger frame takes its memory (up to half a second at 1024x2048) and cannot be stopped '
@@ -68,20 +57,20 @@ class Parameters:
         1,
         8192,
     )
-    warmup_width: int = _field(480, 'Width of that image, in pixels.', 1, 8192)
-    compressed_input: bool = _field(
+    warmup_width: int = field(480, 'Width of that image, in pixels.', 1, 8192)
+    compressed_input: bool = field(
         False, 'Subscribe to sensor_msgs/CompressedImage (JPEG, PNG) and not to Image.'
     )
-    urgency_type: str = _field(
+    urgency_type: str = field(
         'urgency',
         'Type of the urgency topic: adpc_ros/Urgency, or std_msgs/Bool (true: CRITICAL, false: '
         'ROUTINE).',
         choices=('urgency', 'bool'),
     )
-    adaptive: bool = _field(
+    adaptive: bool = field(
         True, 'Let later exits skip pixels that are already confident.', live=True
     )
-    min_exit: int = _field(
+    min_exit: int = field(
         0,
         'A newer frame or a deadline stops no frame before this exit; 0 for the first one that '
         'sees vulnerable road users, as the weights advise (1 if they do not say).',
@@ -89,23 +78,23 @@ class Parameters:
         255,
         live=True,
     )
-    max_exit: int = _field(
+    max_exit: int = field(
         0, "No frame goes beyond this exit; 0 for the network's last one.", 0, 255, live=True
     )
-    deadline_s: float = _field(
+    deadline_s: float = field(
         0.0, "From a frame's stamp to its mask; 0 for none.", 0.0, 60.0, live=True
     )
-    target_confidence: float = _field(
+    target_confidence: float = field(
         1.0, 'A frame ends once its mean confidence is above; 1 never.', 0.0, 1.0, live=True
     )
-    elevated_deadline_s: float = _field(
+    elevated_deadline_s: float = field(
         0.1,
         "From a frame's stamp to its mask while ELEVATED, if the message names none.",
         1e-3,
         60.0,
         live=True,
     )
-    urgent_max_exit: int = _field(
+    urgent_max_exit: int = field(
         0,
         'No frame begun while CRITICAL goes beyond this exit; 0 for the one that the weights '
         'advise.',
@@ -113,16 +102,16 @@ class Parameters:
         255,
         live=True,
     )
-    max_age_s: float = _field(
+    max_age_s: float = field(
         0.0, 'Older frames are dropped on arrival; 0 for none.', 0.0, 3600.0, live=True
     )
-    confidence_encoding: str = _field(
+    confidence_encoding: str = field(
         'mono8',
         'Of the published confidence: mono8 (0-255 for 0-1), or 32FC1 (0-1, in the same steps).',
         choices=('mono8', '32FC1'),
         live=True,
     )
-    output_scale: int = _field(
+    output_scale: int = field(
         1,
         'Mask and confidence in full (1), half (2) or quarter (4) resolution: every n-th pixel of '
         'every n-th row, from the first on.',
@@ -130,28 +119,28 @@ class Parameters:
         live=True,
     )
 
-    diagnostics_stale_s: float = _field(
+    diagnostics_stale_s: float = field(
         2.0,
         'WARN in /diagnostics after so long without an image; 0 never.',
         0.0,
         3600.0,
         live=True,
     )
-    diagnostics_warn_latency_s: float = _field(
+    diagnostics_warn_latency_s: float = field(
         0.0,
         'WARN if one mask in twenty is slower, from the stamp to publication; 0 never.',
         0.0,
         3600.0,
         live=True,
     )
-    diagnostics_warn_drop_share: float = _field(
+    diagnostics_warn_drop_share: float = field(
         0.5,
         'WARN if more than this share of the frames gets no mask; 1 never.',
         0.0,
         1.0,
         live=True,
     )
-    diagnostics_warn_late_share: float = _field(
+    diagnostics_warn_late_share: float = field(
         0.1,
         'WARN if more than this share of the results misses its deadline; 1 never.',
         0.0,
@@ -161,19 +150,7 @@ class Parameters:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for field in dataclasses.fields(self):
-            value, low, high = (
-                getattr(self, field.name),
-                field.metadata['low'],
-                field.metadata['high'],
-            )
-            if low is not None and not low <= value <= high:
-                raise ValueError(f'{field.name}: expected {low} to {high}, got {value}')
-            choices = field.metadata['choices']
-            if choices and value not in choices:
-                raise ValueError(
-                    f'{field.name}: expected one of {_listed(choices)}, got {value!r}'
-                )
+        check(self)
         if 0 < self.max_exit < self.min_exit:
             raise ValueError(
                 f'expected min_exit <= max_exit, got {self.min_exit}, {self.max_exit}'
@@ -183,8 +160,11 @@ class Parameters:
         """
         Give the parameters with live ones changed, all at once.
 
-        :raises ValueError: if one of them is not live, or the result is not valid.
+        :param values: by name; one that is not live may be given as it is.
+        :raises ValueError: if another value of one that is not live is given, or the result is
+            not valid.
         """
+        values = {n: v for n, v in values.items() if v != getattr(self, n)}
         if fixed := sorted(values.keys() - LIVE_NAMES):
             raise ValueError(f'{", ".join(fixed)}: {AT_CONFIGURE}: deactivate and clean up first')
         return dataclasses.replace(self, **values)
@@ -237,70 +217,19 @@ class Parameters:
         )
 
 
-NAMES = frozenset(field.name for field in dataclasses.fields(Parameters))
+NAMES = frozenset(each.name for each in dataclasses.fields(Parameters))
 LIVE_NAMES = frozenset(f.name for f in dataclasses.fields(Parameters) if f.metadata['live'])
-
-
-def declare(node: Node) -> None:
-    """Declare all parameters on a node, with type, range, meaning and when they count."""
-    # here, so that a replay needs no ROS to check parameters
-    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-    from rclpy.parameter import Parameter
-
-    from adpc_ros.ros.array_parameter import declare_array
-
-    for field in dataclasses.fields(Parameters):
-        meta = field.metadata
-        constraints = [LIVE if meta['live'] else AT_CONFIGURE]
-        if meta['choices']:
-            constraints.insert(0, f'one of {_listed(meta["choices"])}')
-        descriptor = ParameterDescriptor(
-            description=meta['meaning'], additional_constraints='; '.join(constraints)
-        )
-        low, high = meta['low'], meta['high']
-        if isinstance(field.default, float):
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=float(low), to_value=float(high))
-            ]
-        elif low is not None:
-            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
-        if field.default == ():
-            declare_array(node, field.name, Parameter.Type.INTEGER_ARRAY, descriptor)
-        else:
-            node.declare_parameter(field.name, field.default, descriptor)
-
-
-def read(node: Node) -> Parameters:
-    """
-    Read the declared parameters.
-
-    :raises ValueError: if they contradict each other.
-    """
-    values = {
-        field.name: node.get_parameter(field.name).value
-        for field in dataclasses.fields(Parameters)
-    }
-    return Parameters(**{**values, 'cores': tuple(values['cores'])})
-
-
-def own(parameters: Iterable[Parameter]) -> dict[str, Any]:
-    """Give the values of those that are declared here, by name."""
-    return {p.name: p.value for p in parameters if p.name in NAMES}
 
 
 def table() -> str:
     """Give the README's table of the parameters, in Markdown."""
     lines = ['| parameter | default | live | meaning |', '|---|---|---|---|']
-    for field in dataclasses.fields(Parameters):
-        default = field.default if isinstance(field.default, str) else json.dumps(field.default)
+    for each in dataclasses.fields(Parameters):
+        default = each.default if isinstance(each.default, str) else json.dumps(each.default)
         default = default or '""'
-        live = 'yes' if field.metadata['live'] else ''
-        lines.append(f'| `{field.name}` | `{default}` | {live} | {field.metadata["meaning"]} |')
+        live = 'yes' if each.metadata['live'] else ''
+        lines.append(f'| `{each.name}` | `{default}` | {live} | {each.metadata["meaning"]} |')
     return '\n'.join(lines) + '\n'
-
-
-def _listed(choices: tuple[Any, ...]) -> str:
-    return ', '.join(str(choice) for choice in choices)
 
 
 if __name__ == '__main__':

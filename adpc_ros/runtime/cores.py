@@ -1,10 +1,15 @@
-"""On which cores threads may run."""
+"""How many cores there are, and on which of them threads may run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+
+
+def core_count() -> int:
+    """Give the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @contextmanager

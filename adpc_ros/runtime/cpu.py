@@ -21,9 +21,10 @@ from torch import Tensor
 from adpc_ros.network.adaptivity import ActiveMap, Criterion
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.runtime import native
+from adpc_ros.runtime.cores import core_count
 from adpc_ros.runtime.images import Rendered, confident_threshold, padded_size
 from adpc_ros.runtime.lowering import FINEST, NativeOp, Unsupported, lower
-from adpc_ros.runtime.plan import ComputedExit, StepTime, core_count
+from adpc_ros.runtime.plan import ComputedExit, StepTime
 from adpc_ros.runtime.program import Conv, Program
 
 __all__ = ['CpuPlan', 'Unsupported']
@@ -192,6 +193,11 @@ class CpuPlan:
         """What weights and features take, in bytes; the latter from the first image on."""
         used: int = self._call('adpc_memory_bytes')
         return used
+
+    def bytes_for(self, size: tuple[int, int]) -> int:
+        """Give about what an image takes, as :meth:`adpc_ros.runtime.plan.Plan.bytes_for`."""
+        features: int = self._call('adpc_bytes_for', *size)
+        return features
 
     def segment(
         self,

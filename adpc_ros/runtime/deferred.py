@@ -18,3 +18,8 @@ class Deferred(NamedTuple):
 
     size: tuple[int, int]
     decode: Callable[[], NDArray[np.uint8]]
+
+
+def size_of(image: NDArray[np.uint8] | Deferred) -> tuple[int, int]:
+    """Give the (H, W) of an image in pixels, decoded or not."""
+    return image.size if isinstance(image, Deferred) else (image.shape[0], image.shape[1])

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adpc_ros.network.macs import GI
-from adpc_ros.runtime.deferred import Deferred
+from adpc_ros.runtime.deferred import Deferred, size_of
 from adpc_ros.runtime.images import Rendered
 from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.scheduler import (
@@ -84,7 +84,7 @@ class Result:
 
     :param frame: as it went in.
     :param decision: what the scheduler decided; a :class:`Drop` with reason FAILED carries
-        ``error``.
+        ``error``. None: the frame goes on.
     :param exit: what to publish, None if the frame failed.
     :param started_s: when the computation began.
     :param level: the urgency in force.
@@ -92,7 +92,7 @@ class Result:
     """
 
     frame: Frame
-    decision: Publish | Drop
+    decision: Publish | Drop | None
     exit: RenderedExit | None
     started_s: float
     level: Level
@@ -100,8 +100,10 @@ class Result:
     error: Exception | None = None
 
     @property
-    def reason(self) -> StopReason:
-        """Why the frame ended."""
+    def reason(self) -> StopReason | None:
+        """Why the frame ended; None if it goes on."""
+        if self.decision is None:
+            return None
         return self.decision.reason if isinstance(self.decision, Publish) else StopReason.FAILED
 
 
@@ -113,7 +115,7 @@ class Engine:
         plan: Plan,
         policy: Policy | None = None,
         on_result: Callable[[Result], None] = lambda _: None,
-        on_exit: Callable[[Frame, RenderedExit], None] | None = None,
+        on_exit: Callable[[Result], None] | None = None,
         adaptive: bool = True,
         watch: Watch | None = None,
     ) -> None:
@@ -124,7 +126,8 @@ class Engine:
         :param policy: what frames may spend; None sets no limits.
         :param on_result: called once for each frame that is published or failed, in order, never
             by two threads at once.
-        :param on_exit: called by the worker for every exit, after its result if it has one.
+        :param on_exit: called by the worker for every exit, with a result without decision;
+            after the frame's result if it has one by then.
         :param adaptive: False computes every position.
         :param watch: what counts as a hung worker, which is replaced then; None leaves it alone.
         :raises ValueError: if the policy is for another number of exits.
@@ -190,11 +193,8 @@ class Engine:
             self._frame_id += 1
             frame = Frame(self._frame_id, image, tag, now_s, now_s - age_s)
             self._frames[frame.frame_id] = frame
-            if isinstance(image, Deferred):
-                size = image.size
-            else:
-                size = (image.shape[0], image.shape[1])
-            self._carry_out(self._scheduler.frame(frame.frame_id, now_s, frame.captured_s, size))
+            captured_s, size = frame.captured_s, size_of(image)
+            self._carry_out(self._scheduler.frame(frame.frame_id, now_s, captured_s, size))
         return frame.frame_id
 
     def reject(self) -> None:
@@ -332,11 +332,14 @@ class Engine:
         self._error = None  # its traceback holds the frame's tensors
 
     def _put(self, frame: Frame, decision: Publish | Drop, latest: RenderedExit | None) -> None:
+        self._outbox.append(self._result(frame, decision, latest))
+
+    def _result(
+        self, frame: Frame, decision: Publish | Drop | None, latest: RenderedExit | None
+    ) -> Result:
         level = self._scheduler.level(time.monotonic())
         counters = self._copy_counters()
-        self._outbox.append(
-            Result(frame, decision, latest, self._started_s, level, counters, self._error)
-        )
+        return Result(frame, decision, latest, self._started_s, level, counters, self._error)
 
     def _copy_counters(self) -> Counters:
         counters = self._scheduler.counters
@@ -429,6 +432,7 @@ class Engine:
                 if self._cancelled or worker is not self._worker:
                     return
                 self._latest = rendered
+                done = self._result(frame, None, rendered) if self._on_exit else None
                 self._carry_out(
                     self._scheduler.exit_rendered(
                         frame.frame_id,
@@ -438,9 +442,9 @@ class Engine:
                     )
                 )
             self._flush()
-            if self._on_exit is not None:
+            if self._on_exit is not None and done is not None:
                 try:
-                    self._on_exit(frame, rendered)
+                    self._on_exit(done)
                 except Exception:
                     log.exception('reporting an exit of frame %d failed', frame.frame_id)
 

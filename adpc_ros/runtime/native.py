@@ -10,7 +10,7 @@ from pathlib import Path
 import adpc_ros
 
 LIBRARY = 'libadpc_cpu.so'
-VERSION = 3
+VERSION = 4
 MAX_EDGE = 16384
 
 CONV, RESAMPLE, HEAD, INVERTED = 0, 1, 2, 3
@@ -130,6 +130,7 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         ('adpc_read_scores', None, (plan, c_void_p)),
         ('adpc_seconds', None, (plan, POINTER(c_double), c_int32)),
         ('adpc_memory_bytes', c_int64, (plan,)),
+        ('adpc_bytes_for', c_int64, (plan, c_int32, c_int32)),
         ('adpc_poison', None, (plan,)),
         ('adpc_instruction_sets', c_char_p, ()),
         ('adpc_instruction_set', c_char_p, (plan,)),

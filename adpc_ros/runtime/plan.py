@@ -1,5 +1,5 @@
 """
-What the engine asks of a compiled network, and the choice of what executes it.
+What the engine asks of a compiled network: the interface of all plans.
 
 A plan gives what the network gives, in small units of work; between two of them the caller may
 stop, and nothing remains.
@@ -7,24 +7,16 @@ stop, and nothing remains.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from adpc_ros.network.adaptivity import ActiveMap
-from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.families import NetworkConfig
-from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.images import Rendered
-from adpc_ros.runtime.program import Program
-
-log = logging.getLogger(__name__)
 
 
 class ComputedExit(NamedTuple):
@@ -61,11 +53,6 @@ class StepTime(NamedTuple):
     active_share: float
 
 
-def core_count() -> int:
-    """Give the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 class Plan(Protocol):
     """A compiled network; segments one image at a time."""
 
@@ -99,6 +86,15 @@ class Plan(Protocol):
         :raises ValueError: for another shape or dtype; for active maps without adaptivity.
         """
 
+    def bytes_for(self, size: tuple[int, int]) -> int:
+        """
+        Give about how many bytes features take for an image; nothing is allocated.
+
+        Not to be asked while another thread segments.
+
+        :param size: (H, W) in pixels.
+        """
+
     def logits(self) -> Tensor:
         """
         Give the class scores of the latest exit of the current or last segmentation.
@@ -121,41 +117,3 @@ class Plan(Protocol):
 
     def step_times(self) -> list[StepTime]:
         """Give the times of the last segmentation that was carried to its end."""
-
-
-def make_plan(
-    network: AnytimeNetwork,
-    device: str | torch.device = 'cpu',
-    dtype: torch.dtype = torch.float32,
-    threads: int = 0,
-) -> Plan:
-    """
-    Compile a network; its later changes do not reach the plan.
-
-    On the CPU it is the native plan where that can be had; else PyTorch, with a warning.
-
-    :param network: trained; used in evaluation mode.
-    :param device: where it is computed.
-    :param dtype: of weights and activations, float32 or bfloat16.
-    :param threads: of the native plan, 0 for one for each core; PyTorch's are the process's.
-    """
-    from adpc_ros.runtime.torch_plan import TorchPlan  # here, since it imports this module
-
-    program = compile_network(network)
-    native = None
-    if torch.device(device).type == 'cpu':
-        native = _native_plan(program, dtype, threads)
-    return native or TorchPlan(program, device, dtype)
-
-
-def _native_plan(program: Program, dtype: torch.dtype, threads: int) -> Plan | None:
-    try:
-        from adpc_ros.runtime.cpu import CpuPlan, Unsupported
-
-        plan: Plan = CpuPlan(program, dtype=dtype, threads=threads)
-        return plan
-    except (ImportError, OSError) as error:
-        log.warning('native kernels are not built, PyTorch computes instead: %s', error)
-    except Unsupported as error:
-        log.warning('native kernels do not fit, PyTorch computes instead: %s', error)
-    return None

@@ -7,6 +7,7 @@ that they follow. What a plan makes of it (memory layout, kernels, precision) is
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -120,6 +121,36 @@ class Program:
         for slot, i in last_read.items():
             frees[i].append(slot)
         return frees
+
+    def peak_values(self, size: tuple[int, int]) -> int:
+        """
+        Count the values of all features that are there at once, at most.
+
+        :param size: (H, W) of the padded image in pixels.
+        """
+        shapes = {0: (3, *size)}
+        present = peak = math.prod(shapes[0])
+        for step, frees in zip(self.steps, self.last_reads()):
+            shapes[step.output] = _shape(step.operation, [shapes[slot] for slot in step.inputs])
+            present += math.prod(shapes[step.output])
+            peak = max(peak, present)
+            present -= sum(math.prod(shapes[slot]) for slot in frees)
+        return peak
+
+
+def _shape(operation: Operation, inputs: list[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """Give the (C, H, W) of what an operation makes of such inputs."""
+    channels, height, width = inputs[0]
+    if isinstance(operation, Conv):
+        stride = operation.stride
+        return len(operation.weight), -(-height // stride), -(-width // stride)
+    if isinstance(operation, AveragePool):
+        return channels, height // 2, width // 2
+    if isinstance(operation, Upsample):
+        return channels, 2 * height, 2 * width
+    if isinstance(operation, Join):
+        channels = sum(shape[0] for shape in inputs)
+    return channels, height, width
 
 
 def _fold(conv: MaskedConv2d, norm: nn.BatchNorm2d | None, relu: bool) -> Conv:

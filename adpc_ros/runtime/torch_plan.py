@@ -19,12 +19,15 @@ from adpc_ros.runtime.images import (
     Rendered,
     confident_threshold,
     inverse_temperatures,
+    padded_size,
     render_bands,
     to_input,
 )
 from adpc_ros.runtime.plan import ComputedExit, StepTime
 from adpc_ros.runtime.program import Conv, Program, Step
 from adpc_ros.runtime.torch_layers import layer_of
+
+_WORKSPACE = 2  # PyTorch's layers need about as much again as the features
 
 
 class Done(NamedTuple):
@@ -135,6 +138,11 @@ class TorchPlan:
             done.macs,
             done.active_share,
         )
+
+    def bytes_for(self, size: tuple[int, int]) -> int:
+        """Give about what an image takes, as :meth:`adpc_ros.runtime.plan.Plan.bytes_for`."""
+        height, width = padded_size(size, self.config)
+        return _WORKSPACE * self.program.peak_values((height, width)) * self.dtype.itemsize
 
     def logits(self) -> Tensor:
         """Give the latest class scores, as :meth:`adpc_ros.runtime.plan.Plan.logits`."""

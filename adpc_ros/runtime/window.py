@@ -6,16 +6,15 @@ import enum
 import math
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from adpc_ros.percentiles import PERCENTILES, percentiles
 from adpc_ros.runtime.scheduler import Counters, DropReason, StopReason
 from adpc_ros.runtime.watchdog import Health
 
 WINDOW_S = 10.0
 MOST_RESULTS = 4096  # that are kept; a camera would need 400 frames a second to have more
-PERCENTILES = (50, 95, 99)
 _FEWEST = 5  # frames, below which no share is judged
 
 
@@ -155,18 +154,6 @@ class Window:
             received=received,
             drops={r: n - before[r] for r, n in last.counters.drops.items()},
         )
-
-
-def percentiles(values: Sequence[float]) -> tuple[float, ...] | None:
-    """
-    Give the :data:`PERCENTILES` by the nearest-rank method: each is one of the values.
-
-    :return: None for no values.
-    """
-    if not values:
-        return None
-    ordered = sorted(values)
-    return tuple(ordered[math.ceil(p / 100 * len(ordered)) - 1] for p in PERCENTILES)
 
 
 def _means(shares: list[_Share]) -> dict[int, float]:

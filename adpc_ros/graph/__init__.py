@@ -1,0 +1,1 @@
+"""Processes, cameras and recorders around a segmentation node, in a domain of their own."""
