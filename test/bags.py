@@ -13,7 +13,7 @@ from PIL import Image
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from adpc_ros.recording.types import typestore
-from adpc_ros.ros.message_types import COMPRESSED_TYPE, RAW_TYPE, URGENCY_TYPE
+from adpc_ros.ros.message_types import CAMERA_INFO_TYPE, COMPRESSED_TYPE, RAW_TYPE, URGENCY_TYPE
 
 START_NS = 1_700_000_000_000_000_000
 STORE = typestore()
@@ -35,6 +35,24 @@ class Call(NamedTuple):
     level: int
     deadline_ms: float = 0.0
     hold_ms: float = 0.0
+
+
+class Info(NamedTuple):
+    """The camera's calibration, of 64x96 pixels."""
+
+    at_ms: float
+    focal: float = 80.0
+    topic: str = '/camera_info'
+
+
+def calibration(info: Info) -> Any:
+    roi = STORE.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+    k = np.array([info.focal, 0, 48, 0, info.focal, 32, 0, 0, 1], np.float64)
+    p = np.insert(k, [3, 6, 9], 0.0)
+    return STORE.types[CAMERA_INFO_TYPE](
+        *(header(ns(info.at_ms)), 64, 96, 'plumb_bob', np.zeros(5), k, np.eye(3).ravel(), p),
+        *(0, 0, roi),
+    )
 
 
 def pair(kind: str, nanoseconds: int) -> Any:
@@ -74,7 +92,7 @@ def picture_message(shot: Shot, picture: np.ndarray) -> tuple[str, Any]:
 
 def write_bag(
     path: Path,
-    events: Sequence[Shot | Call],
+    events: Sequence[Shot | Call | Info],
     storage: str = 'MCAP',
     size: tuple[int, int] = (64, 96),
 ) -> Path:
@@ -88,6 +106,8 @@ def write_bag(
                 coarse = rng.integers(0, 256, (size[0] // 16, size[1] // 16, 3), np.uint8)
                 picture = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
                 kind, message = picture_message(event, picture)
+            elif isinstance(event, Info):
+                topic, kind, message = event.topic, CAMERA_INFO_TYPE, calibration(event)
             else:
                 topic, kind = '/adpc/input/urgency', URGENCY_TYPE
                 message = STORE.types[kind](

@@ -308,10 +308,14 @@ def but_one(value: float) -> Callable[[Tensor], Tensor]:
         (
             'conv1.weight',
             but_one(math.nan),
-            'conv1.weight has 1 of 1728 not finite, expected numbers alone',
+            'conv1.weight has 1 of 1728 values NaN or infinite, expected finite ones',
         ),
-        ('bn1.bias', but_one(math.inf), 'bn1.bias has 1 of 64 not finite'),
-        ('bn1.bias', lambda v: but_one(-math.inf)(v).half(), 'bn1.bias has 1 of 64 not finite'),
+        ('bn1.bias', but_one(math.inf), 'bn1.bias has 1 of 64 values NaN or infinite'),
+        (
+            'bn1.bias',
+            lambda v: but_one(-math.inf)(v).half(),
+            'bn1.bias has 1 of 64 values NaN or infinite',
+        ),
         (
             'bn1.running_var',
             but_one(-0.5),
@@ -328,7 +332,7 @@ def test_what_cannot_be_weights_is_refused_by_name(
 
 def test_how_many_others_are_wrong_is_said(weights: Path) -> None:
     change(weights, lambda t: t.update({k: v.long() for k, v in t.items() if 'bn1' in k[:3]}))
-    assert 'bn1.bias is torch.int64, expected torch.float32 (3 more alike)' in load_error(weights)
+    assert 'bn1.bias is torch.int64, expected torch.float32 (and 3 more)' in load_error(weights)
 
 
 def test_a_tensor_of_another_shape(weights: Path) -> None:

@@ -312,6 +312,7 @@ FISH = [0.1, -0.02, 0.003, -0.0004]
         ('fisheye', [*FISH, *[0.0] * 4], Model.EQUIDISTANT, FISH),
         ('Kannala_Brandt4', [*FISH, 0.0], Model.EQUIDISTANT, FISH),
         ('kannala_brandt', FISH, Model.EQUIDISTANT, FISH),
+        ('equi', [0.0] * 4, Model.EQUIDISTANT, [0.0] * 4),
         ('EQUIDISTANT\n', FISH, Model.EQUIDISTANT, FISH),
     ],
 )

@@ -161,11 +161,12 @@ def test_weights_of_another_precision_keep_their_values(
 
 
 def test_two_tables_of_tensors_are_one_too_many(tmp_path: Path) -> None:
-    path = tmp_path / 'two.pth'
-    torch.save({'state_dict': {}, 'model': {}}, path)
+    path, table = tmp_path / 'two.pth', {'bn1.weight': torch.ones(1)}
+    torch.save({'state_dict': table, 'model': table}, path)
     assert 'expected one table of tensors, got state_dict and model' in read_error(path)
-    torch.save({'state_dict': {'bn1.weight': torch.ones(1)}, 'model': 'hrnet_w48'}, path)
-    assert official.read(path) == ({'bn1.weight': torch.ones(1)}, ['model'])
+    for model in ('hrnet_w48', {'name': 'hrnet_w48'}):
+        torch.save({'state_dict': table, 'model': model}, path)
+        assert official.read(path) == (table, ['model'])
 
 
 def test_a_file_is_read_as_what_it_is_and_not_as_it_is_named(tmp_path: Path) -> None:
@@ -399,7 +400,7 @@ def test_what_cannot_be_weights_is_named() -> None:
     assert 'conv1.weight is torch.float64 with values that float32 does not have' in message
     assert 'of impossible values (2): ' in message
     assert 'bn1.running_var has -2, expected variances of 0 or more' in message
-    assert 'bn2.bias has 2 of 64 not finite, expected numbers alone' in message
+    assert 'bn2.bias has 2 of 64 values NaN or infinite, expected finite ones' in message
     assert 'missing' not in message and 'unexpected' not in message
 
 

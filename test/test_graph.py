@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -115,6 +116,14 @@ def test_a_recorder_ends_cleanly_whenever_it_is_interrupted(
     assert recorder.end() == 0 and recorder.log() == ''
     segments = set(re.findall(r'/dev/shm/fastrtps_[0-9a-f]{16}\b', maps))
     assert not [segment for segment in segments if Path(segment).exists()]
+
+
+def test_cameras_and_recorders_do_without_torch() -> None:
+    modules = ('graph.camera', 'graph.recorder', 'replay.graph', 'benchmark.stream_planner')
+    script = f'import sys, {", ".join(f"adpc_ros.{name}" for name in modules)}\n'
+    subprocess.run(
+        [sys.executable, '-c', f"{script}assert 'torch' not in sys.modules"], check=True
+    )
 
 
 # Schedules

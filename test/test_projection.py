@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 
@@ -239,7 +240,6 @@ def test_a_lens_can_be_inverted_up_to_its_limit(lens: Distortion) -> None:
     ],
 )
 def test_pixels_are_those_of_opencv(name: str, coefficients: list[float]) -> None:
-    cv2 = pytest.importorskip('cv2', reason='opencv-python-headless is not installed')
     view = camera(lens_of(name, coefficients))
     random = np.random.default_rng(5)
     points = random.uniform((-0.6, -0.4, 1.0), (0.6, 0.4, 1.0), (2000, 3))

@@ -17,7 +17,7 @@ from samples import blocks, taught, write_sample, write_tree
 from torch import Tensor
 from torch.nn import functional
 
-from adpc_ros.labels import IGNORE_ID
+from adpc_ros.labels import CAMVID, IGNORE_ID
 from adpc_ros.learning import train as training
 from adpc_ros.learning.averaging import WeightAverage
 from adpc_ros.learning.batches import Draws, Sources, draw_batches
@@ -450,6 +450,21 @@ def test_a_file_for_imagenet_of_other_sizes_is_refused(tmp_path: Path) -> None:
     hrnet = random_network(0).state_dict()
     with pytest.raises(CheckpointError, match=r'expected coarse_tiny .*unexpected'):
         official.fill(network, hrnet, 'hrnet.pth', backbone_only=True)
+
+
+@pytest.mark.parametrize('key', ['initial', 'imagenet'])
+def test_weights_that_are_no_numbers_are_refused_before_training(
+    tree: Path, tmp_path: Path, key: str
+) -> None:
+    network = random_network(0, architecture='coarse_tiny')
+    network.stem[1].running_mean[0] = math.nan
+    path = tmp_path / 'broken.safetensors'
+    checkpoint.save(path, network, CAMVID, {})
+    config = recipe(tree, tmp_path, **{key: str(path)})
+    with pytest.raises(
+        CheckpointError, match=r'broken\.s.* stem\.1\.running_mean has 1 of 8 values NaN'
+    ):
+        build_network(config, 11, fresh=True)
 
 
 def test_a_missing_file_says_where_it_is_to_be_had(tree: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from bags import Call, Channel, Said, Shot, grey, ns, write_bag, write_mcap
+from bags import Call, Channel, Info, Said, Shot, grey, ns, write_bag, write_mcap
 from networks import random_network
 from PIL import Image
 from rosbags.highlevel import AnyReader
@@ -26,6 +26,7 @@ from adpc_ros.replay.output import read_output, values_of
 from adpc_ros.replay.settings import exit_seconds, parameters, urgency
 from adpc_ros.replay.source import nanoseconds
 from adpc_ros.ros.parameters import Parameters
+from adpc_ros.ros.publication import RUNNING
 
 EVENTS: list[Shot | Call] = [
     *(Shot(at) for at in (0, 10, 20, 140)),
@@ -66,7 +67,7 @@ def expect(path: Path, **values: Any) -> Path:
     return path
 
 
-def test_the_output_is_a_bag_of_the_three_topics_with_stamps_kept(
+def test_the_output_is_a_bag_of_the_nodes_topics_with_stamps_kept(
     tmp_path: Path, bag: Path, weights: str
 ) -> None:
     out = tmp_path / 'out.mcap'
@@ -79,8 +80,11 @@ def test_the_output_is_a_bag_of_the_three_topics_with_stamps_kept(
             '/adpc/output/mask': 'sensor_msgs/msg/Image',
             '/adpc/output/confidence': 'sensor_msgs/msg/Image',
             '/adpc/output/status': 'adpc_ros/msg/SegmentationStatus',
+            '/adpc/output/camera_info': 'sensor_msgs/msg/CameraInfo',
+            '/adpc/output/label_info': 'vision_msgs/msg/LabelInfo',
         }
-        for connection in reader.connections:
+        of_frames = [c for c in reader.connections if 'info' not in c.topic]
+        for connection in of_frames:
             (qos,) = connection.ext.offered_qos_profiles
             assert qos.reliability.name == 'RELIABLE'
             found = list(reader.messages([connection]))
@@ -99,6 +103,44 @@ def test_the_output_is_a_bag_of_the_three_topics_with_stamps_kept(
     assert [s.frames_dropped for s in statuses] == [1] * 4
     assert statuses[0].preempt_time.nanosec == 10_000_000
     assert statuses[0].network.startswith('tiny@')
+
+
+@pytest.mark.parametrize('live', [False, True])
+def test_scale_encoding_calibration_and_exits_are_written_as_the_node_publishes_them(
+    tmp_path: Path, weights: str, live: bool
+) -> None:
+    events = [Info(0), Shot(1), Shot(300), Info(500, focal=40.0), Shot(600)]
+    drive = write_bag(tmp_path / 'drive', events)
+    chosen = {'output_scale': 2, 'confidence_encoding': '32FC1'}
+    params = expect(tmp_path / 'params.yaml', **{'/**': {'ros__parameters': chosen}})
+    out = tmp_path / 'out.mcap'
+    options = ['--out', str(out), '--weights', weights, '--params', str(params), '--progress']
+    options += ['--live'] if live else FLAT
+    assert main(['replay', str(drive), *options]) == 0
+
+    def written(topic: str) -> list[Any]:
+        return [message for _, message in read_output(out, topic)]
+
+    masks = written('output/mask')
+    assert [(m.height, m.width, m.encoding) for m in masks] == [(32, 48, 'mono8')] * 3
+    for message in written('output/confidence'):
+        values = values_of(message)
+        assert message.encoding == '32FC1' and values.shape == (32, 48)
+        assert 0.1 < values.mean() < 1.0 and np.allclose(values * 255, np.rint(values * 255))
+    infos = written('output/camera_info')
+    assert [(i.height, i.width, i.k[0], i.k[2]) for i in infos] == [
+        (32, 48, focal / 2, 24.0) for focal in (80.0, 80.0, 40.0)
+    ]
+    assert [i.header.stamp for i in infos] == [m.header.stamp for m in masks]
+    progress = written('progress/status')
+    assert [s.exit_index for s in progress] == [1, 2, 3, 4] * 3
+    assert {s.stop_reason for s in progress} == {RUNNING}
+    exits = written('progress/mask')
+    assert len(exits) == 12
+    assert np.array_equal(values_of(exits[3]), values_of(masks[0]))
+    if not live:  # from wheels there is no LabelInfo
+        (names,) = written('output/label_info')
+        assert [c.class_name for c in names.class_map] == list(CAMVID.names)
 
 
 def test_the_same_drive_gives_the_same_bytes_whatever_holds_it(

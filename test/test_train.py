@@ -196,6 +196,17 @@ def test_a_finished_training_changes_nothing_when_run_again(tree: Path, trained:
     assert len(records(trained)) == 2
 
 
+@pytest.mark.parametrize('content', [b'', b'PK\x03\x04', b'nothing'])
+def test_a_broken_state_is_named(tree: Path, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / 'last.pt'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f'{path}: expected a PyTorch file'):
+        train(recipe(tree, tmp_path))
+    torch.save([1], path)
+    with pytest.raises(ValueError, match=f'{path}: expected the state of a training, got list'):
+        train(recipe(tree, tmp_path))
+
+
 def test_another_recipe_or_other_data_do_not_resume(tree: Path, trained: Path) -> None:
     with pytest.raises(ValueError, match=r'another recipe \(epochs 2, now 3; crop'):
         train(recipe(tree, trained, epochs=3, crop=(32, 32)))

@@ -91,6 +91,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         '--namespace', default='/adpc', metavar='NAME', help='of the output topics (/adpc)'
     )
+    parser.add_argument(
+        '--progress', action='store_true', help='write every exit, too (progress topics)'
+    )
     parser.add_argument('--live', action='store_true', help='in real time through a real node')
     parser.add_argument('--against', type=Path, metavar='OLD.mcap', help='an earlier output')
     parser.add_argument('--labels', type=Path, metavar='DIR', help='label PNGs, for the mIoU')
@@ -125,13 +128,15 @@ def run(options: argparse.Namespace) -> int:
     from adpc_ros.network import checkpoint
     from adpc_ros.replay import agreement, report
     from adpc_ros.replay import expectation as expectations
-    from adpc_ros.replay.output import OutputBag
+    from adpc_ros.replay.output import OUTPUTS, OutputBag
     from adpc_ros.replay.summary import lines, summary
     from adpc_ros.ros.packaged import WEIGHTS, packaged
+    from adpc_ros.ros.publication import PROGRESS
 
     parameters = _parameters(options)
     weights = Path(parameters.weights or packaged(WEIGHTS))
-    out = OutputBag(options.out, options.namespace)
+    topics = (*OUTPUTS, *PROGRESS) if options.progress else OUTPUTS
+    out = OutputBag(options.out, options.namespace, topics)
     # whatever can be wrong is looked at before the work begins
     check_outputs(
         {'--json': options.json, '--write-expectation': options.write_expectation},
@@ -169,6 +174,7 @@ def run(options: argparse.Namespace) -> int:
             options.labels_by == 'stamp',
             loaded.classes,
             options.namespace,
+            parameters.output_scale,
         )
     unmet = expectation.unmet(records, against, miou) if expectation else None
     numbers = summary(replayed, against, miou, unmet)

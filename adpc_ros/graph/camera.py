@@ -19,13 +19,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.serialization import serialize_message
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
 from adpc_ros.graph.peer import BEST_EFFORT, Peer, joined
 from adpc_ros.graph.recording import nanoseconds, seconds
-from adpc_ros.graph.schedule import Act, Answer, Event, Frame, Pace, Progress, Urgent, read_acts
+from adpc_ros.graph.schedule import (
+    Act,
+    Answer,
+    Calibration,
+    Event,
+    Frame,
+    Pace,
+    Progress,
+    Urgent,
+    read_acts,
+)
 from adpc_ros.msg import SegmentationStatus, Urgency
 from adpc_ros.ros.conversions import array_to_image
 
@@ -57,6 +67,9 @@ class Camera:
         self._peer, self._node = peer, peer.node
         self.image = self._node.create_publisher(
             image_type, f'/{peer.of}/input/image', BEST_EFFORT
+        )
+        self.camera_info = self._node.create_publisher(
+            CameraInfo, f'/{peer.of}/input/camera_info', BEST_EFFORT
         )
         self.urgency = self._node.create_publisher(urgency_type, f'/{peer.of}/input/urgency', 10)
         self._node.create_subscription(
@@ -147,6 +160,9 @@ class Camera:
                 self._pass(start_s, event.at_s, rest or self._peer.spin, tick)
                 if isinstance(event, Urgent):
                     self._send_urgency(event)
+                    continue
+                if isinstance(event, Calibration):
+                    self.camera_info.publish(event.message)
                     continue
                 self._send_frame(event)
                 if progress is not None:

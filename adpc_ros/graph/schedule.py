@@ -43,6 +43,13 @@ class Urgent(NamedTuple):
     message: Any = None
 
 
+class Calibration(NamedTuple):
+    """A camera_info message, or its bytes, is sent as it is."""
+
+    at_s: float
+    message: Any
+
+
 class Answer(NamedTuple):
     """
     The status of the latest frame is waited for; time starts anew.
@@ -58,7 +65,7 @@ class Progress(NamedTuple):
     """From now on the camera hears whether a frame has an exit; time starts anew."""
 
 
-Event = Frame | Urgent | Answer | Progress
+Event = Frame | Urgent | Calibration | Answer | Progress
 
 
 class Pace(str, enum.Enum):

@@ -235,7 +235,7 @@ def _load_exactly(
             )
     weights, *problems = checked(tensors)
     if wrong := sorted(sum(problems, [])):
-        more = f' ({len(wrong) - 1} more alike)' if len(wrong) > 1 else ''
+        more = f' (and {len(wrong) - 1} more)' if len(wrong) > 1 else ''
         raise CheckpointError(f'{path}: {wrong[0]}{more}')
     network.load_state_dict(weights, strict=False)
     return weights

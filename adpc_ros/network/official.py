@@ -109,15 +109,24 @@ def _table(content: object, path: Path) -> tuple[Mapping[object, object], list[s
                 f'{path}: expected a table of tensors{where}, got {_kind(content)}'
             )
         inner = [name for name in _TABLES if name in content]
-        tables = [name for name in inner if isinstance(content[name], Mapping)] or inner
-        if not tables:
+        if not inner:
             return content, left_out
+        tables = [name for name in inner if _holds_tensors(content[name])]
+        tables = tables or [name for name in inner if isinstance(content[name], Mapping)] or inner
         if len(tables) > 1:
             raise CheckpointError(
                 f'{path}: expected one table of tensors, got {" and ".join(tables)}'
             )
         left_out += sorted(str(name) for name in content if name != tables[0])
         content, where = content[tables[0]], f' as {tables[0]}'
+
+
+def _holds_tensors(value: object) -> bool:
+    """Tell a table of tensors, or of one, from the description of a model."""
+    return isinstance(value, Mapping) and (
+        any(isinstance(entry, Tensor) for entry in value.values())
+        or any(name in value for name in _TABLES)
+    )
 
 
 def fill(

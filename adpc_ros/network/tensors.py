@@ -186,7 +186,8 @@ def _distances(tensor: Tensor, values: Tensor) -> Tensor:
 def _wrong_value(name: str, values: Tensor) -> str | None:
     strange = values.numel() - int(values.isfinite().sum())
     if strange:
-        return f'{name} has {strange} of {values.numel()} not finite, expected numbers alone'
+        found = f'{strange} of {values.numel()} values NaN or infinite'
+        return f'{name} has {found}, expected finite ones'
     if name.endswith('running_var') and (values < 0).any():
         return f'{name} has {float(values.min()):g}, expected variances of 0 or more'
     return None

@@ -11,11 +11,11 @@ from adpc_ros.points.camera import Distortion, Model
 # OpenCV's order is one for all of them: k1 k2 p1 p2, k3, k4 k5 k6, s1 s2 s3 s4, tx ty
 _POLYNOMIAL = {'plumb_bob': 5, 'radtan': 5, 'radial_tangential': 5, 'rational_polynomial': 8}
 _POLYNOMIAL_COUNTS = (4, 5, 8, 12, 14)
-_FISHEYE = ('equidistant', 'fisheye', 'kannala_brandt', 'kannala_brandt4')
+_FISHEYE = ('equidistant', 'equi', 'fisheye', 'kannala_brandt', 'kannala_brandt4')
 # parts of names of lenses that are no pinhole, though all their coefficients may be zero
 _NEVER_PINHOLE = (
-    *('fov', 'theta', 'omni', 'mei', 'unified', 'ucm', 'sphere', 'scaramuzza', 'ocam'),
-    *('stereographic', 'equisolid', 'orthographic', 'cylind', 'panoram', 'fish', 'kannala'),
+    *('equi', 'fish', 'kannala', 'kb', 'fov', 'theta', 'omni', 'mei', 'unified', 'ucm'),
+    *('sphere', 'scaramuzza', 'ocam', 'stereographic', 'orthographic', 'cylind', 'panoram'),
 )
 
 

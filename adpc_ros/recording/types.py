@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adpc_ros.recording.storage import Channel
-from adpc_ros.ros.message_types import STATUS_TYPE, URGENCY_TYPE
+from adpc_ros.ros.message_types import LABEL_INFO_TYPE, STATUS_TYPE, URGENCY_TYPE
 from adpc_ros.ros.packaged import packaged
 
 if TYPE_CHECKING:
@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_VISION_MSGS = {  # what the node publishes of them, which rosbags does not know
+    'vision_msgs/msg/VisionClass': 'uint16 class_id\nstring class_name\n',
+    LABEL_INFO_TYPE: 'std_msgs/Header header\nvision_msgs/VisionClass[] class_map\n'
+    'float32 threshold\n',
+}
 _IDL = '=' * 80 + '\n'  # between the parts of a ros2idl definition
 
 
 def typestore() -> Typestore:
-    """Give the messages of ROS 2 Jazzy and of this package, as ``rosbags`` knows them."""
+    """Give the messages of ROS 2 Jazzy and those that the node publishes, for ``rosbags``."""
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
     for kind in (URGENCY_TYPE, STATUS_TYPE):
         definition = packaged(f'msg/{kind.rpartition("/")[2]}.msg').read_text()
+        store.register(get_types_from_msg(definition, kind))
+    for kind, definition in _VISION_MSGS.items():
         store.register(get_types_from_msg(definition, kind))
     return store
 

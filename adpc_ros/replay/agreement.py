@@ -14,6 +14,7 @@ from adpc_ros.learning.metrics import Confusion
 from adpc_ros.replay.output import NAMESPACE, read_output, values_of
 from adpc_ros.replay.records import Counted, FrameRecord, Key
 from adpc_ros.replay.source import nanoseconds
+from adpc_ros.ros.publication import scaled
 from adpc_ros.runtime.scheduler import StopReason
 
 
@@ -136,6 +137,7 @@ def judge(
     by_stamp: bool,
     classes: ClassSet,
     namespace: str = NAMESPACE,
+    scale: int = 1,
 ) -> float:
     """
     Give the mIoU (0 to 1) of the published masks of labelled frames.
@@ -145,6 +147,7 @@ def judge(
         holds it, or beside, says; values that are no class are not judged.
     :param by_stamp: files are named by the frame's stamp in nanoseconds; else the n-th file,
         numbers in names by value, is of the n-th frame received.
+    :param scale: pixels of a label for one of the masks, along an edge.
     :raises FileNotFoundError: if there are no labels.
     :raises ValueError: if there are more labels than frames, one has another size than its mask,
         or none is of a frame with a mask.
@@ -166,7 +169,14 @@ def judge(
         file = of_frame.get(places.get(place, -1))
         if file is not None:
             mask = values_of(message)
-            confusion.add(table.read(file, mask.shape), mask)
+            label = scaled(table.read(file), scale)
+            if label.shape != mask.shape:
+                raise ValueError(
+                    f'{file}: expected the size of its mask, {mask.shape[1]}x{mask.shape[0]}'
+                    + (f' times {scale}' if scale > 1 else '')
+                    + f', got {label.shape[1]}x{label.shape[0]}'
+                )
+            confusion.add(label, mask)
             judged += 1
     miou = confusion.mean_iou()
     if math.isnan(miou):

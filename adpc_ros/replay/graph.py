@@ -2,7 +2,7 @@
 The processes of a live replay beside the node: a player of the bag, and a recorder.
 
 ``python -m adpc_ros.graph adpc_ros.replay.graph player SOURCE.json SENT.json`` and
-``python -m adpc_ros.graph adpc_ros.replay.graph recorder OUT.mcap NAMESPACE``.
+``python -m adpc_ros.graph adpc_ros.replay.graph recorder OUT.mcap NAMESPACE TOPIC...``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from tqdm import tqdm
 from adpc_ros.graph.camera import Camera
 from adpc_ros.graph.peer import Peer, joined
 from adpc_ros.graph.recorder import listen
-from adpc_ros.graph.schedule import Answer, Event, Frame, Urgent
+from adpc_ros.graph.schedule import Answer, Calibration, Event, Frame, Urgent
 from adpc_ros.msg import Urgency
 from adpc_ros.replay.output import OutputBag
 from adpc_ros.replay.source import (
+    CalibrationArrival,
     FrameArrival,
     PlannedUrgency,
     Source,
@@ -76,6 +77,8 @@ class Player:
             if isinstance(arrival, UrgencyArrival):
                 self.received.append((arrival.time_ns, arrival.level.name))
                 yield Urgent(at_s, arrival.level, self._urgency(arrival))
+            elif isinstance(arrival, CalibrationArrival):
+                yield Calibration(at_s, arrival.data)
             else:
                 self.sent.append((arrival.time_ns, arrival.stamp_ns))
                 yield Frame(at_s, 'live', self._image(arrival), arrival.stamp_ns)
@@ -110,7 +113,7 @@ def play(described: Path, sent: Path) -> None:
         sent.write_text(json.dumps({'frames': player.sent, 'urgencies': player.received}))
 
 
-def record(path: Path, namespace: str) -> None:
+def record(path: Path, namespace: str, topics: Sequence[str]) -> None:
     """Write what the node publishes into an output bag, at the bag's time, until interrupted."""
     on_clock = [Parameter('use_sim_time', value=True)]
     latest_ns = 0
@@ -121,7 +124,7 @@ def record(path: Path, namespace: str) -> None:
         out.write(topic, latest_ns, data)
 
     with (
-        OutputBag(path, namespace) as out,
+        OutputBag(path, namespace, topics) as out,
         contextlib.suppress(KeyboardInterrupt),
         joined('recorder', parameter_overrides=on_clock) as peer,
     ):
@@ -135,5 +138,5 @@ def main() -> int:
     if sys.argv[1] == 'player':
         play(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
-        record(Path(sys.argv[2]), sys.argv[3])
+        record(Path(sys.argv[2]), sys.argv[3], sys.argv[4:])
     return 0

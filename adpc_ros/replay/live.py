@@ -55,7 +55,7 @@ def replay_live(
         values = dataclasses.asdict(chosen)  # JSON is YAML, and 1.0 stays a float
         given = (f'{name}:={json.dumps(value)}' for name, value in values.items())
         processes.start_node('use_sim_time:=true', *given)
-        recorder = python(GRAPH, 'recorder', out.path.resolve(), out.namespace)
+        recorder = python(GRAPH, 'recorder', out.path.resolve(), out.namespace, *out.topics)
         processes.start('recorder', recorder)
         processes.start('player', python(GRAPH, 'player', described, sent))
         processes.wait_for('player')

@@ -25,22 +25,16 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import get_types_from_msg
 
 from adpc_ros.recording.reader import Recording
 from adpc_ros.recording.types import typestore
-from adpc_ros.replay.source import FrameArrival, time_parts
+from adpc_ros.replay.source import time_parts
 from adpc_ros.ros.message_types import RAW_TYPE
 from adpc_ros.ros.publication import PROGRESS, TOPICS, Fields, Span, Stamp, Topic, encoding_of
 
 NAMESPACE = '/adpc'
 #: What the node publishes whether anybody listens or not.
 OUTPUTS = tuple(topic for topic in TOPICS if topic not in PROGRESS)
-_VISION_MSGS = {
-    'vision_msgs/msg/VisionClass': 'uint16 class_id\nstring class_name\n',
-    'vision_msgs/msg/LabelInfo': 'std_msgs/Header header\nvision_msgs/VisionClass[] class_map\n'
-    'float32 threshold\n',
-}
 _FOREVER = QosTime(9223372036, 854775807)
 
 
@@ -50,8 +44,6 @@ class Messages:
     def __init__(self) -> None:
         """Look up the types."""
         self.store = typestore()
-        for kind, definition in _VISION_MSGS.items():
-            self.store.register(get_types_from_msg(definition, kind))
         self._types = self.store.types
 
     def header(self, stamp_ns: int, frame_id: str) -> Any:
@@ -156,17 +148,22 @@ class OutputBag:
         self._writer.write(self._connections[topic], logged, message)
 
     def publish(
-        self, topic: str, time_ns: int, value: NDArray[Any] | Fields, frame: FrameArrival
+        self,
+        topic: str,
+        time_ns: int,
+        value: NDArray[Any] | Fields,
+        stamp_ns: int,
+        frame_id: str = '',
     ) -> Any:
         """
-        Write what is published of a frame.
+        Write what is published.
 
         :param topic: as in :meth:`write`, and likewise ``time_ns``.
         :param value: of :mod:`adpc_ros.ros.publication`.
+        :param stamp_ns: of the header, and likewise ``frame_id``.
         :return: the message.
         """
-        header = self.messages.header(frame.stamp_ns, frame.frame_id)
-        message = self.messages.message(value, header)
+        message = self.messages.message(value, self.messages.header(stamp_ns, frame_id))
         self.write(topic, time_ns, message)
         return message
 

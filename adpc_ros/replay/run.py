@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from adpc_ros.network.checkpoint import Checkpoint
 from adpc_ros.replay.output import OutputBag
 from adpc_ros.replay.records import FrameRecord, record_of
 from adpc_ros.replay.simulation import Simulation
-from adpc_ros.replay.source import Arrival, FrameArrival, Source, UrgencyArrival
+from adpc_ros.replay.source import (
+    Arrival,
+    CalibrationArrival,
+    FrameArrival,
+    Source,
+    UrgencyArrival,
+)
 from adpc_ros.ros import publication
 from adpc_ros.ros.parameters import Parameters
-from adpc_ros.ros.publication import Network
+from adpc_ros.ros.publication import PROGRESS, Fields, Network, label_info_fields
 from adpc_ros.runtime.cores import core_count
 from adpc_ros.runtime.engine import Result
 from adpc_ros.runtime.images import confident_threshold
 from adpc_ros.runtime.make_plan import make_plan
 from adpc_ros.runtime.memory import budget_of
 from adpc_ros.runtime.scheduler import DropReason
+
+log = logging.getLogger(__name__)
+
+Values = Iterator[tuple[str, NDArray[Any] | Fields]]  # topics and what is published there
 
 
 class Urgent(NamedTuple):
@@ -77,21 +90,44 @@ def simulate(
     )
     records: dict[int, FrameRecord] = {}
     urgencies: list[Urgent] = []
+    calibrations: deque[CalibrationArrival] = deque()  # that in force, and those to come
+    other: list[Exception] = []
 
     def seconds(time_ns: int) -> float:
         return (time_ns - source.start_ns) / 1e9
 
+    def publish(frame: FrameArrival, time_ns: int, values: Values) -> Any:
+        messages = {
+            topic: out.publish(topic, time_ns, value, frame.stamp_ns, frame.frame_id)
+            for topic, value in values
+        }
+        return messages.get('output/status')
+
     def on_result(result: Result, time_ns: int) -> None:
         frame: FrameArrival = result.frame.tag
-        status = None
-        for topic, value in publication.results(
-            result, lambda: seconds(time_ns), network, parameters
-        ):
-            message = out.publish(topic, time_ns, value, frame)
-            status = message if topic == 'output/status' else status
+        while len(calibrations) > 1 and calibrations[1].time_ns <= time_ns:
+            calibrations.popleft()
+        known = calibrations and calibrations[0].time_ns <= time_ns
+        given = publication.results(
+            *(result, lambda: seconds(time_ns), network, parameters),
+            calibrations[0].message if known else None,
+        )
+        status = publish(frame, time_ns, said_once(given))
         records[frame.number] = record_of(
             frame.number, frame.time_ns, frame.stamp_ns, time_ns, status
         )
+
+    def said_once(values: Values) -> Values:
+        try:
+            yield from values
+        except publication.OtherCamera as error:
+            if not other:
+                log.warning('no camera_info is published: %s (said once)', error)
+            other.append(error)
+
+    def on_exit(result: Result, time_ns: int) -> None:
+        given = publication.progress(result, lambda: seconds(time_ns), network, parameters)
+        publish(result.frame.tag, time_ns, given)
 
     def on_drop(frame: FrameArrival, reason: DropReason, time_ns: int) -> None:
         records[frame.number] = FrameRecord(
@@ -103,6 +139,9 @@ def simulate(
             for arrival in source:
                 if isinstance(arrival, UrgencyArrival):
                     urgencies.append(Urgent(arrival.time_ns, arrival.level.name))
+                if isinstance(arrival, CalibrationArrival):
+                    calibrations.append(arrival)
+                    continue
                 yield arrival
                 if isinstance(arrival, FrameArrival):
                     progress.update()
@@ -111,8 +150,11 @@ def simulate(
         simulation = Simulation(
             *(plan, policy, exit_s, source.start_ns, on_result, on_drop, parameters.adaptive),
             budget_of(plan, parameters.frame_memory_mib, parameters.device),
+            on_exit if set(PROGRESS) <= set(out.topics) else None,
         )
         with out:
+            names = label_info_fields(network)
+            out.publish('output/label_info', source.start_ns, names, source.start_ns)
             simulation.run(arrivals())
         takes = ' + '.join(f'{1e3 * seconds:g}' for seconds in exit_s)
         how = f'simulated, exits in {takes} ms; {plan.description}, {threads} threads'

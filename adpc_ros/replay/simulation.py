@@ -65,6 +65,7 @@ class Simulation:
         on_drop: DropSink = lambda frame, reason, time_ns: None,
         adaptive: bool = True,
         budget: Budget | None = None,
+        on_exit: ResultSink | None = None,
     ) -> None:
         """
         Start idle, at ROUTINE.
@@ -78,6 +79,8 @@ class Simulation:
         :param on_drop: called for each frame that is dropped and did not fail, likewise.
         :param adaptive: False computes every position.
         :param budget: of a frame; None for no limit.
+        :param on_exit: called for every exit, with a result without decision; after the frame's
+            result if it has one by then.
         :raises ValueError: if there is not one positive duration for each exit.
         """
         if len(exit_s) != plan.exit_count or not all(0 < s < 1e6 for s in exit_s):
@@ -88,7 +91,7 @@ class Simulation:
         self._plan, self._adaptive, self._budget = plan, adaptive, budget
         self._after_ns = [round(1e9 * s) for s in accumulate(exit_s)]
         self._start_ns = start_ns
-        self._on_result, self._on_drop = on_result, on_drop
+        self._on_result, self._on_drop, self._on_exit = on_result, on_drop, on_exit
         self._scheduler = Scheduler(policy)
         self._now_ns = start_ns
         self._warned = False
@@ -117,7 +120,7 @@ class Simulation:
                         arrival.stamp_ns,
                     )
                 )
-            else:
+            elif isinstance(arrival, FrameArrival):
                 self._take(arrival)
         self._advance(None)
 
@@ -198,11 +201,14 @@ class Simulation:
             computed.active_share,
             self._now_s,
         )
+        done = self._result(frame, None, self._latest)
         self._carry_out(
             self._scheduler.exit_rendered(
                 frame.frame_id, computed.exit_index, self._now_s, computed.mean_confidence
             )
         )
+        if self._on_exit is not None:
+            self._on_exit(done, self._now_ns)
         if self._running is running and not running.due_ns:
             self._let_go()
 
@@ -247,19 +253,24 @@ class Simulation:
         return []
 
     def _give(self, frame: Frame, decision: Publish | Drop, latest: RenderedExit | None) -> None:
+        result = self._result(frame, decision, latest)
+        self._error = None
+        self._on_result(result, self._now_ns)
+
+    def _result(
+        self, frame: Frame, decision: Publish | Drop | None, latest: RenderedExit | None
+    ) -> Result:
         assert self._running is not None
-        error, self._error = self._error, None
         counters = self._scheduler.counters
-        result = Result(
+        return Result(
             frame,
             decision,
             latest,
             self._seconds(self._running.started_ns),
             self._scheduler.level(self._now_s),
             replace(counters, drops=dict(counters.drops)),
-            error,
+            self._error,
         )
-        self._on_result(result, self._now_ns)
 
 
 def _say_invalid(frame: FrameArrival, error: ValueError) -> None:

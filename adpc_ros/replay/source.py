@@ -1,4 +1,4 @@
-"""What comes to the node in a replay: frames and urgency, in the order in which they came."""
+"""What comes to the node in a replay, in the order in which it came."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from adpc_ros.bag import image_topics
 from adpc_ros.recording.reader import Recording
 from adpc_ros.ros.decoding import to_rgb
-from adpc_ros.ros.message_types import URGENCY_TYPE
+from adpc_ros.ros.message_types import CAMERA_INFO_TYPE, URGENCY_TYPE
 from adpc_ros.runtime.deferred import Deferred
 from adpc_ros.runtime.scheduler import Level
 
@@ -67,6 +67,14 @@ class UrgencyArrival(NamedTuple):
     stamp_ns: int
 
 
+class CalibrationArrival(NamedTuple):
+    """A camera_info message: when it was received, as ``rosbags`` reads it, and its bytes."""
+
+    time_ns: int
+    message: Any
+    data: bytes
+
+
 class PlannedUrgency(NamedTuple):
     """An urgency message to be added: ``at_s`` counts from the receipt of the first frame."""
 
@@ -75,7 +83,7 @@ class PlannedUrgency(NamedTuple):
     hold_s: float
 
 
-Arrival = FrameArrival | UrgencyArrival
+Arrival = FrameArrival | UrgencyArrival | CalibrationArrival
 
 
 def nanoseconds(time: Any) -> int:
@@ -115,7 +123,10 @@ def stamp_of(text: str) -> int:
 
 class Source:
     """
-    The frames of one topic of a bag and all urgency; nothing is kept of what was read.
+    The frames of one topic of a bag, their camera_info and all urgency; nothing read is kept.
+
+    The camera_info is that beside the images, as image_transport names it: of /front/image_raw,
+    compressed or not, /front/camera_info.
 
     ``passed_over`` names the other topics, with their types.
 
@@ -147,7 +158,12 @@ class Source:
             )
         self.topic = self._images[0].name
         urgencies = [t for t in self._recording.topics if t.kind == URGENCY_TYPE]
-        self._wanted = [*self._images, *(urgencies if recorded else [])]
+        self._calibrations = [
+            t
+            for t in self._recording.topics
+            if t.kind == CAMERA_INFO_TYPE and t.name == camera_info_of(self.topic)
+        ]
+        self._wanted = [*self._images, *self._calibrations, *(urgencies if recorded else [])]
         self._recording.prepare(self._wanted)
         self.passed_over = [str(t) for t in self._recording.topics if t not in self._wanted]
         self.count = self._recording.count(self._images)
@@ -186,8 +202,16 @@ class Source:
                 stamp_ns, frame_id = nanoseconds(message.header.stamp), message.header.frame_id
                 yield FrameArrival(number, time_ns, stamp_ns, frame_id, topic.kind, message, data)
                 number += 1
+            elif topic in self._calibrations:
+                yield CalibrationArrival(time_ns, message, data)
             elif (urgency := _urgency(message, time_ns)) is not None:
                 yield urgency
+
+
+def camera_info_of(topic: str) -> str:
+    """Name the camera_info topic that belongs to an image topic."""
+    base = topic.removesuffix('/compressed')
+    return f'{base.rpartition("/")[0]}/camera_info'
 
 
 def _urgency(message: Any, time_ns: int) -> UrgencyArrival | None:

@@ -8,7 +8,7 @@ array, which becomes an image message, or :class:`Fields`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from adpc_ros.labels import ClassSet
 from adpc_ros.ros.camera_info import mask_calibration
 from adpc_ros.ros.message_types import CAMERA_INFO_TYPE, LABEL_INFO_TYPE, RAW_TYPE, STATUS_TYPE
-from adpc_ros.ros.parameters import Parameters
-from adpc_ros.runtime.engine import Frame, Result
-from adpc_ros.runtime.images import Rendered
 from adpc_ros.runtime.scheduler import Publish
+
+if TYPE_CHECKING:  # cameras and recorders do without torch
+    from adpc_ros.ros.parameters import Parameters
+    from adpc_ros.runtime.engine import Frame, Result
+    from adpc_ros.runtime.images import Rendered
 
 RUNNING = 7  # stop reason of a frame that goes on
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
-from adpc_ros.runtime.plan import Plan
+if TYPE_CHECKING:
+    from adpc_ros.runtime.plan import Plan
 
 MIB = 2**20
 _IMAGE_BYTES = 16  # for each pixel: decoded, and class ids and confidence of some exits
@@ -54,7 +53,9 @@ def free_bytes(device: str = 'cpu', root: Path = Path('/')) -> int:
     :param device: cpu, cuda or cuda:N.
     :param root: of the file system that the kernel's files are read from.
     """
-    if torch.device(device).type == 'cuda':
+    if device.partition(':')[0] == 'cuda':
+        import torch  # those who ask for the memory of the machine do without
+
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     found = [_available(root / 'proc/meminfo')]
     for group, usage, limit in _cgroups(root):
