@@ -41,14 +41,15 @@ class FolderDrive:
         images.sort(key=lambda file: (by_number(file.stem), file.suffix))
         beside = labels_beside(folder)
         by_name = LabelFolder(beside)
-        labels = [by_name.of(image) for image in images] if beside != folder.resolve() else []
+        own = beside.is_dir() and beside.samefile(folder)
+        labels = [] if own else [by_name.of(image) for image in images]
         self.name = str(folder)
         self.rate_hz = float(rate_hz)
         self.classes: ClassSet | None = None
         self._files: list[tuple[Path, Path | None]] = [(image, None) for image in images]
         if any(label.exists() for label in labels):
-            own = find_class_file(beside.parent)
-            self._table = LabelTable(CAMVID) if own is None else read_classes(own)
+            file = find_class_file(beside.parent)
+            self._table = LabelTable(CAMVID) if file is None else read_classes(file)
             self.classes = self._table.classes
             self._files = [
                 (image, label if label.exists() else None) for image, label in zip(images, labels)

@@ -82,11 +82,15 @@ def check_file(path: Path) -> None:
 
 def labels_beside(folder: Path) -> Path:
     """Give the folder of the labels of a folder of images; it need not be there."""
-    folder = folder.resolve()
-    names = [label for image, label in _LAYOUTS if image == folder.name]
-    names += [f'{folder.name}annot', f'{folder.name}_labels', 'label']
-    choices = [folder.parent / name for name in names]
-    return next((choice for choice in choices if choice.is_dir()), choices[-1])
+    places = [folder.resolve()]  # where a link leads to, if there is nothing beside the link
+    if folder.name not in ('', '..'):
+        places.insert(0, folder)
+    choices = []
+    for place in places:
+        names = [label for image, label in _LAYOUTS if image == place.name]
+        names += [f'{place.name}annot', f'{place.name}_labels', 'label']
+        choices += [place.parent / name for name in names]
+    return next((choice for choice in choices if choice.is_dir()), places[0].parent / 'label')
 
 
 def images_of(root: Path) -> Path:

@@ -57,7 +57,7 @@ class LabelTable:
         self.source = source or classes.name
         self._ids: NDArray[np.int16] | None = None
         self._colours: NDArray[np.int16] | None = None
-        self._said: set[int] = set()
+        self._said = 0
 
     def read(self, path: Path, size: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
         """
@@ -79,8 +79,9 @@ class LabelTable:
         found = table[codes]
         unknown = found < 0
         if unknown.any():
-            self._say(np.unique(codes[unknown]), path, table is self._colours)
-            found[unknown] = IGNORE_ID
+            new = np.unique(codes[unknown])
+            self._say(new.tolist(), path, table is self._colours)
+            table[new] = found[unknown] = IGNORE_ID
         ids: NDArray[np.uint8] = found.astype(np.uint8)
         return ids
 
@@ -121,16 +122,14 @@ class LabelTable:
                 )
             yield _code(colour), class_id
 
-    def _say(self, values: NDArray[Any], path: Path, coloured: bool) -> None:
-        new = [value for value in values.tolist() if value not in self._said]
-        if not new or len(self._said) >= _MOST_SAID:
-            return
-        self._said.update(new)
-        shown = ', '.join(_hex(each) if coloured else str(each) for each in new[:_MOST_SAID])
-        _LOG.warning(
-            '%s: taken as unlabelled, since %s has no class for %s%s',
-            path, self.source, shown, ', ...' if len(new) > _MOST_SAID else '',
-        )  # fmt: skip
+    def _say(self, values: list[int], path: Path, coloured: bool) -> None:
+        if self._said < _MOST_SAID:
+            shown = ', '.join(_hex(v) if coloured else str(v) for v in values[:_MOST_SAID])
+            _LOG.warning(
+                '%s: taken as unlabelled, since %s has no class for %s%s',
+                path, self.source, shown, ', ...' if len(values) > _MOST_SAID else '',
+            )  # fmt: skip
+        self._said += len(values)
 
 
 def _table(

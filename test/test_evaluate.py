@@ -144,7 +144,7 @@ def test_labels_that_say_nothing_end_a_command_before_its_work(
         recipe |= {'data': data, 'validation': data, 'output': str(tmp_path / 'out')}
         (tmp_path / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
         options = ['--config', str(tmp_path / 'recipe.yaml')]
-    target = [weights] if command == 'calibrate' else []
+    target = [str(tmp_path / 'fitted.safetensors')] if command == 'calibrate' else []
     assert main([command, *options, *target]) == 2
     said = capsys.readouterr().err
     assert f'{tmp_path}/label/a.png' in said

@@ -256,3 +256,18 @@ def test_labels_lie_beside_their_images(
     for name in (image, *there):
         (tmp_path / name).mkdir()
     assert labels_beside(tmp_path / image) == tmp_path / found
+
+
+def test_labels_lie_beside_a_link_or_beside_what_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ('far/image', 'far/label', 'near/label'):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ('near/image', 'link'):
+        (tmp_path / name).symlink_to(tmp_path / 'far' / 'image')
+    assert labels_beside(tmp_path / 'near/image') == tmp_path / 'near/label'
+    assert labels_beside(tmp_path / 'link') == tmp_path / 'far/label'
+    monkeypatch.chdir(tmp_path / 'far/image')
+    assert labels_beside(Path('.')) == tmp_path / 'far/label'
+    monkeypatch.chdir(tmp_path)
+    assert labels_beside(Path('far/image')) == Path('far/label')

@@ -149,9 +149,8 @@ def run(options: argparse.Namespace) -> int:
     expectation = _expectation(options)
     if options.against is not None:
         agreement.check(options.against, options.namespace)
-    if options.labels is not None:
-        agreement.label_files(options.labels)
     loaded = checkpoint.load(weights)
+    labels = agreement.open_labels(options.labels, loaded.classes) if options.labels else None
     for line in loaded.said_of_exits():
         print(line)
     exit_count = loaded.network.config.exit_count
@@ -166,13 +165,12 @@ def run(options: argparse.Namespace) -> int:
         else None
     )
     miou = None
-    if options.labels is not None and has_mask:
+    if labels is not None and has_mask:
         miou = agreement.judge(
             options.out,
             records,
-            options.labels,
+            labels,
             options.labels_by == 'stamp',
-            loaded.classes,
             options.namespace,
             parameters.output_scale,
         )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from adpc_ros.class_file import table_for
 from adpc_ros.drive import by_number
+from adpc_ros.label_table import LabelTable
 from adpc_ros.labels import ClassSet
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.replay.output import NAMESPACE, read_output, values_of
@@ -117,25 +118,37 @@ def compare(now: Path, before: Path, namespace: str = NAMESPACE) -> Agreement:
     )
 
 
-def label_files(folder: Path) -> list[Path]:
-    """
-    List label images in the order of their names, numbers in names by value.
+class Labels(NamedTuple):
+    """Label files of a ``folder`` in the order of their names, and how they say the classes."""
 
+    folder: Path
+    files: list[Path]
+    table: LabelTable
+
+
+def open_labels(folder: Path, classes: ClassSet) -> Labels:
+    """
+    List label PNGs, numbers in names by value, and read the first.
+
+    :param folder: the files hold class ids, or what the ``classes.yaml`` in the folder that holds
+        it, or beside, says.
     :raises FileNotFoundError: if there are none.
+    :raises ValueError: if the class file is of other classes, or the first label cannot be read.
     """
     files = [file for file in folder.glob('*') if file.suffix.lower() == '.png']
     files.sort(key=lambda file: by_number(file.stem))
     if not files:
         raise FileNotFoundError(f'expected a folder of label PNGs at {folder}')
-    return files
+    table = table_for(classes, folder.resolve().parent)
+    table.read(files[0])
+    return Labels(folder, files, table)
 
 
 def judge(
     output: Path,
     records: Sequence[FrameRecord],
-    labels: Path,
+    labels: Labels,
     by_stamp: bool,
-    classes: ClassSet,
     namespace: str = NAMESPACE,
     scale: int = 1,
 ) -> float:
@@ -143,25 +156,22 @@ def judge(
     Give the mIoU (0 to 1) of the published masks of labelled frames.
 
     :param records: of all frames.
-    :param labels: folder of label PNGs: class ids, or what the ``classes.yaml`` in the folder that
-        holds it, or beside, says; values that are no class are not judged.
+    :param labels: values that are no class are not judged.
     :param by_stamp: files are named by the frame's stamp in nanoseconds; else the n-th file,
         numbers in names by value, is of the n-th frame received.
     :param scale: pixels of a label for one of the masks, along an edge.
-    :raises FileNotFoundError: if there are no labels.
     :raises ValueError: if there are more labels than frames, one has another size than its mask,
         or none is of a frame with a mask.
     """
-    files = label_files(labels)
-    table = table_for(classes, labels.resolve().parent)
+    folder, files, table = labels
     if by_stamp:
         named = {file.stem: file for file in files}
         of_frame = {r.number: named.get(str(r.stamp_ns)) for r in records}
     else:
         if len(files) > len(records):
-            raise ValueError(f'{labels}: {len(files)} labels for {len(records)} frames')
+            raise ValueError(f'{folder}: {len(files)} labels for {len(records)} frames')
         of_frame = dict(enumerate(files))
-    confusion = Confusion(classes.count)
+    confusion = Confusion(table.classes.count)
     key = Counted()
     places = {key(record.stamp_ns): record.number for record in records if record.has_mask}
     judged = 0
@@ -180,5 +190,5 @@ def judge(
             judged += 1
     miou = confusion.mean_iou()
     if math.isnan(miou):
-        raise ValueError(f'{labels}: expected labels of frames with a mask, {judged} fit')
+        raise ValueError(f'{folder}: expected labels of frames with a mask, {judged} fit')
     return miou
