@@ -278,7 +278,8 @@ def test_what_is_wrong_with_the_arguments_is_said_in_one_line(
     broken.write_text('/**:\n  ros__parameters:\n    threads:\n')
 
     def make() -> ParameterNode:
-        node = Described('adpc')
+        # a name of its own: the error still holds the node of the case before
+        node = Described(f'node_{abs(hash(arguments))}')
         node.declare_described()
         return node
 
