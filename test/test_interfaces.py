@@ -73,7 +73,7 @@ def nodes(folder: Path) -> Iterator[tuple[NodeProcess, NodeProcess]]:
         'compressed_input:=true',
         'urgency_type:=bool',
         'use_sim_time:=true',
-        'frame_memory_mib:=64',
+        'frame_memory_mib:=512',
         f'{QOS}input/image.subscription.reliability:=reliable',
         f'{QOS}output/mask.publisher.reliability:=best_effort',
         f'{QOS}output/mask.publisher.depth:=2',
@@ -441,7 +441,7 @@ def test_compressed_images_are_segmented_and_broken_ones_counted(
     assert last.frames_segmented - before.frames_segmented == 2
     log = nodes[1].log()
     assert log.count('expected JPEG or PNG') + log.count('broken PNG') == 1
-    assert log.count('expected frames of at most 64 MiB (frame_memory_mib), one of 4096x40') == 1
+    assert log.count('expected frames of at most 512 MiB (frame_memory_mib), one of 4096x40') == 1
     assert log.count('image dropped: ') == 2
 
 
