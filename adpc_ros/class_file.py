@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from adpc_ros.label_table import MOST_ID, LabelTable, LabelValues
+from adpc_ros.label_table import MAX_ID, LabelTable, LabelValues
 from adpc_ros.labels import ClassSet, Colour, spread_colours
 from adpc_ros.yaml_file import read_mapping, typed
 
@@ -122,8 +122,8 @@ def _value(given: Any, name: str) -> int | Colour:
 
 def _id(given: Any, name: str) -> int:
     value: int = typed(given, int, name)
-    if not 0 <= value <= MOST_ID:
-        raise ValueError(f'{name}: expected ids in 0..{MOST_ID}, got {value}')
+    if not 0 <= value <= MAX_ID:
+        raise ValueError(f'{name}: expected ids in 0..{MAX_ID}, got {value}')
     return value
 
 

@@ -34,7 +34,7 @@ from adpc_ros.pictures import captioned, exit_panel, heat, overlay, save_animati
 from adpc_ros.ros.packaged import WEIGHTS, packaged
 from adpc_ros.runtime.scheduler import StopReason
 
-MOST_FRAMES = 110
+MAX_FRAMES = 110
 PANELS = 3
 ANIMATED_S = 10.0
 INTERRUPTED = 130  # exit status
@@ -202,7 +202,7 @@ def table(report: dict[str, Any]) -> str:
 def collect(drive: Drive) -> list[DriveFrame]:
     """Read the first frames of a drive."""
     frames = []
-    count = min(len(drive), MOST_FRAMES)
+    count = min(len(drive), MAX_FRAMES)
     for frame in tqdm(drive, drive.name, count):
         frames.append(frame)
         if len(frames) == count:

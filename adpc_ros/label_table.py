@@ -15,8 +15,8 @@ from adpc_ros.labels import CAMVID, IGNORE_ID, ClassSet, Colour
 
 _LOG = logging.getLogger(__name__)
 
-MOST_ID = 0xFFFF
-_MOST_SAID = 16  # unknown values
+MAX_ID = 0xFFFF
+_MAX_SAID = 16  # unknown values
 _UNKNOWN = -1
 
 
@@ -92,7 +92,7 @@ class LabelTable:
         if ids is not None and red == coloured:
             if self._ids is None:
                 none = [each for each in unlabelled if isinstance(each, int)]
-                self._ids = _table(MOST_ID + 1, ids.items(), [IGNORE_ID, *none])
+                self._ids = _table(MAX_ID + 1, ids.items(), [IGNORE_ID, *none])
             return (values[..., 0] if red else values), self._ids
         if coloured and colours is not None:
             if self._colours is None:
@@ -123,11 +123,11 @@ class LabelTable:
             yield _code(colour), class_id
 
     def _say(self, values: list[int], path: Path, coloured: bool) -> None:
-        if self._said < _MOST_SAID:
-            shown = ', '.join(_hex(v) if coloured else str(v) for v in values[:_MOST_SAID])
+        if self._said < _MAX_SAID:
+            shown = ', '.join(_hex(v) if coloured else str(v) for v in values[:_MAX_SAID])
             _LOG.warning(
                 '%s: taken as unlabelled, since %s has no class for %s%s',
-                path, self.source, shown, ', ...' if len(values) > _MOST_SAID else '',
+                path, self.source, shown, ', ...' if len(values) > _MAX_SAID else '',
             )  # fmt: skip
         self._said += len(values)
 

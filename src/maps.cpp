@@ -6,7 +6,7 @@
 
 namespace adpc {
 
-AxisTable::AxisTable(int source, int size, bool pooled, int least_taps) {
+AxisTable::AxisTable(int source, int size, bool pooled, int min_taps) {
   const int fine = pooled ? 2 * size : size;
   const double scale = static_cast<double>(source) / fine;
   // what one fine coordinate reads: two neighbours and the weight of the second
@@ -19,7 +19,7 @@ AxisTable::AxisTable(int source, int size, bool pooled, int least_taps) {
       second = 0.0;
     }
   };
-  taps_ = std::max(least_taps, !pooled ? (source == size ? 1 : 2) : (source == fine ? 2 : 3));
+  taps_ = std::max(min_taps, !pooled ? (source == size ? 1 : 2) : (source == fine ? 2 : 3));
   start_.resize(size);
   weight_.assign(static_cast<size_t>(size) * taps_, 0.0f);
   for (int i = 0; i < size; ++i) {

@@ -18,8 +18,8 @@ constexpr int kMaxReach = 4;
 class AxisTable {
  public:
   AxisTable() = default;
-  // least_taps: as many as the other axis has; what is too many has no weight.
-  AxisTable(int source, int size, bool pooled, int least_taps = 1);
+  // min_taps: as many as the other axis has; what is too many has no weight.
+  AxisTable(int source, int size, bool pooled, int min_taps = 1);
   Axis axis() const { return {start_.data(), weight_.data()}; }
   int taps() const { return taps_; }
   int start(int i) const { return start_[i]; }

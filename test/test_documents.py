@@ -68,6 +68,18 @@ def test_every_promise_has_a_test_and_every_topic_a_promise() -> None:
     assert [name for name in names if f'`{name}`' not in contract] == []
 
 
+INSTALLED = r"importorskip\(\s*'(launch|cv_bridge|vision_msgs|sensor_msgs_py|tf2_ros)"
+
+
+def test_a_promise_says_whether_its_test_needs_an_installed_ros() -> None:
+    contract = (ROOT / 'docs' / 'contract.md').read_text()
+    for mark, file, name in re.findall(r'(◇ )?`(test_\w+\.py)::(test_\w+)`', contract):
+        head, *functions = re.split(r'\n(?=def |@)', (ROOT / 'test' / file).read_text())
+        own = next(text for text in functions if f'def {name}(' in text)
+        needed = re.search(INSTALLED, head) or re.search(INSTALLED, own)
+        assert bool(mark) == bool(needed), name
+
+
 def test_messages_and_scheduler_agree_on_the_numbers() -> None:
     message = (ROOT / 'msg' / 'SegmentationStatus.msg').read_text()
     constants = dict(re.findall(r'^uint8 ([A-Z_]+)=(\d+)', message, re.MULTILINE))

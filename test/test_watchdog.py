@@ -15,7 +15,7 @@ from adpc_ros.runtime.engine import Deferred, Engine, Result
 from adpc_ros.runtime.images import Rendered
 from adpc_ros.runtime.plan import ComputedExit
 from adpc_ros.runtime.scheduler import Counters, DropReason, Level, StopReason
-from adpc_ros.runtime.watchdog import LOOKS, MOST_STUCK, Stall, Watch
+from adpc_ros.runtime.watchdog import LOOKS, MAX_STUCK, Stall, Watch
 
 LIMIT_S = 0.2
 DEATH = 'ignore::pytest.PytestUnhandledThreadExceptionWarning'
@@ -252,14 +252,14 @@ def test_a_plan_that_cannot_be_made_is_tried_again() -> None:
 
 
 def test_a_plan_that_always_hangs_takes_memory_a_few_times_only(bench: Bench) -> None:
-    for count in range(1, MOST_STUCK + 1):
+    for count in range(1, MAX_STUCK + 1):
         bench.submit(HANG)
         wait_for(lambda count=count: bench.engine.health().restarts == count)
     bench.submit(HANG)
-    wait_for(lambda: len(bench.results) == MOST_STUCK + 1)
+    wait_for(lambda: len(bench.results) == MAX_STUCK + 1)
     time.sleep(4 * LIMIT_S)
-    assert bench.engine.health()[:2] == (True, MOST_STUCK)
-    assert len(bench.plans) == MOST_STUCK + 1
+    assert bench.engine.health()[:2] == (True, MAX_STUCK)
+    assert len(bench.plans) == MAX_STUCK + 1
     bench.submit()
     bench.plans[0].release.set()  # one comes back: there is room for another
     assert bench.settle().segmented == 1

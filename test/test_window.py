@@ -12,7 +12,7 @@ from adpc_ros.percentiles import percentiles, spread
 from adpc_ros.runtime.scheduler import Counters, DropReason, StopReason
 from adpc_ros.runtime.watchdog import Health
 from adpc_ros.runtime.window import (
-    MOST_RESULTS,
+    MAX_RESULTS,
     WINDOW_S,
     Grade,
     Outcome,
@@ -131,11 +131,11 @@ def test_a_new_beginning_forgets_everything() -> None:
 def test_memory_is_bounded() -> None:
     window = Window()
     window.begin(0.0, counters(0, 0))
-    for i in range(2 * MOST_RESULTS):
+    for i in range(2 * MAX_RESULTS):
         window.result(outcome(1.0))
         window.exit(1.0, 1, 0.5)
         window.sample(float(i), counters(i, i))
-    assert window.summary(1.0).results == MOST_RESULTS
+    assert window.summary(1.0).results == MAX_RESULTS
     assert len(window._samples) <= WINDOW_S + 2
     assert sys.getsizeof(window._outcomes) < 2**16
 

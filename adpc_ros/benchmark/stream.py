@@ -24,7 +24,7 @@ COUNTERS = ('frames_received', 'frames_segmented', 'frames_dropped')
 _AT_AN_EXIT = (StopReason.FINISHED, StopReason.EXIT_LIMIT, StopReason.CONFIDENT)
 _WARM = 10  # memory samples that are left out: buffers are taken by then
 _FEWEST = 20  # others, below which memory is not judged
-_MOST_GROWTH = 0.05  # of the memory
+_MAX_GROWTH = 0.05  # of the memory
 
 Values = dict[str, Any]
 
@@ -94,7 +94,7 @@ def evaluate(stamps_ns: list[int], heard: Values) -> Values:
             **{name.removeprefix('frames_'): last[name] for name in COUNTERS},
         },
         'unaccounted': unaccounted(stamps_ns, statuses, received_ns, heard['confident_ns'])
-        + (['memory grows'] if memory and memory['growth'] > _MOST_GROWTH else []),
+        + (['memory grows'] if memory and memory['growth'] > _MAX_GROWTH else []),
         'results_hz': len(published) / span_s,
         'exits': {str(index): exits[index] for index in sorted(exits)},
         'stops': dict(reasons.most_common()),
@@ -178,6 +178,6 @@ def _memory(samples_mib: list[float]) -> Values | None:
     return {
         'first_mib': first,
         'last_mib': last,
-        'most_mib': max(flat),
+        'max_mib': max(flat),
         'growth': last / first - 1,
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from adpc_ros.labels import ClassSet
 
-LEAST_IOU = 0.1  # of every vulnerable class, at an exit that is advised
+MIN_IOU = 0.1  # of every vulnerable class, at an exit that is advised
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class Worth:
 
         :param classes: what the values are of.
         :return: the first exit, from 1, at which the IoU of every vulnerable class that occurs is
-            at least :data:`LEAST_IOU`; the last one if no exit does.
+            at least :data:`MIN_IOU`; the last one if no exit does.
         """
         for exit_index, iou in enumerate(self.of_vulnerable(classes), start=1):
-            if all(value >= LEAST_IOU for value in iou.values()):
+            if all(value >= MIN_IOU for value in iou.values()):
                 return exit_index
         return len(self.iou)
 

@@ -55,7 +55,7 @@ from adpc_ros.ros.node_parameters import ParameterNode
 from adpc_ros.ros.starting import StartError, parameter_files, start
 
 WARN_EVERY_S = 10.0  # of each kind
-_MOST_KINDS = 100  # garbage can differ without end
+_MAX_KINDS = 100  # garbage can differ without end
 _TICK_S = 0.01  # how exactly a waiting cloud's time is kept
 _OVERRIDABLE = (
     QoSPolicyKind.HISTORY,
@@ -255,7 +255,7 @@ class LabelPointsNode(ParameterNode):
 
     def _warn(self, kind: str, text: str) -> None:
         """Say something of a kind, and not again for a while."""
-        if kind not in self._warned_s and len(self._warned_s) >= _MOST_KINDS:
+        if kind not in self._warned_s and len(self._warned_s) >= _MAX_KINDS:
             kind = 'others'
         now_s = time.monotonic()
         if now_s - self._warned_s.get(kind, -WARN_EVERY_S) >= WARN_EVERY_S:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
-_MOST_KINDS = 100  # garbage can differ without end
+_MAX_KINDS = 100  # garbage can differ without end
 
 
 class WarnOnce:
@@ -21,6 +21,6 @@ class WarnOnce:
 
         :param kind: what counts as the same warning.
         """
-        if kind not in self._said and len(self._said) < _MOST_KINDS:
+        if kind not in self._said and len(self._said) < _MAX_KINDS:
             self._said.add(kind)
             self._logger.warning(f'{text} (said once)')

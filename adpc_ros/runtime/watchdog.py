@@ -21,7 +21,7 @@ from adpc_ros.runtime.plan import Plan
 log = logging.getLogger(__name__)
 
 LOOKS = 5  # without progress, one after the other, until a worker counts as hung
-MOST_STUCK = 3  # abandoned workers that still hang; beyond these no other one is made
+MAX_STUCK = 3  # abandoned workers that still hang; beyond these no other one is made
 
 T = TypeVar('T')
 
@@ -192,8 +192,8 @@ class Watchdog:
         self._engine.give_up(worker, WorkerHung(f'the worker {why}'))
         if not dead and (self._ended.wait(self._look_s) or worker.steps != steps):
             return  # it came back
-        if self.health().stuck >= MOST_STUCK:
-            log.error('%d workers hang: no other one is started', MOST_STUCK)
+        if self.health().stuck >= MAX_STUCK:
+            log.error('%d workers hang: no other one is started', MAX_STUCK)
             return
         plan = self._watch.remake()
         if not self._engine.replace(worker, steps, plan):

@@ -14,7 +14,7 @@ from adpc_ros.runtime.scheduler import Counters, DropReason, StopReason
 from adpc_ros.runtime.watchdog import Health
 
 WINDOW_S = 10.0
-MOST_RESULTS = 4096  # that are kept; a camera would need 400 frames a second to have more
+MAX_RESULTS = 4096  # that are kept; a camera would need 400 frames a second to have more
 _FEWEST = 5  # frames, below which no share is judged
 
 
@@ -90,9 +90,9 @@ class Window:
     def __init__(self) -> None:
         """Know nothing."""
         self._lock = threading.Lock()
-        self._outcomes: deque[Outcome] = deque(maxlen=MOST_RESULTS)
-        self._shares: deque[_Share] = deque(maxlen=MOST_RESULTS)
-        self._samples: deque[_Sample] = deque(maxlen=MOST_RESULTS)
+        self._outcomes: deque[Outcome] = deque(maxlen=MAX_RESULTS)
+        self._shares: deque[_Share] = deque(maxlen=MAX_RESULTS)
+        self._samples: deque[_Sample] = deque(maxlen=MAX_RESULTS)
         self._heard_s = math.inf
 
     def begin(self, now_s: float, counters: Counters) -> None:
@@ -100,7 +100,7 @@ class Window:
         with self._lock:
             self._outcomes.clear()
             self._shares.clear()
-            self._samples = deque([_Sample(now_s, counters)], maxlen=MOST_RESULTS)
+            self._samples = deque([_Sample(now_s, counters)], maxlen=MAX_RESULTS)
             self._heard_s = now_s
 
     def result(self, outcome: Outcome) -> None:
