@@ -12,6 +12,7 @@ from urllib.parse import quote
 from adpc_ros.recording.storage import Channel, Stored, Stream
 
 MAGIC = b'SQLite format 3\0'
+_UNREADABLE = (sqlite3.Error, OverflowError, UnicodeDecodeError)  # the last: of its words
 
 
 class Db3File:
@@ -43,7 +44,7 @@ class Db3File:
                 self.channels = _channels(database)
                 start = database.execute('SELECT MIN(timestamp) FROM messages').fetchone()
                 self._start_ns: int = start[0] or 0
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise self._broken(error) from error
 
     def streams(self, numbers: frozenset[int]) -> list[Stream]:
@@ -59,7 +60,7 @@ class Db3File:
                     if not isinstance(time_ns, int) or not isinstance(data, bytes):
                         raise sqlite3.DatabaseError('expected a time and bytes of each message')
                     yield Stored(time_ns, number, data)
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise self._broken(error) from error
 
     def _open(self) -> sqlite3.Connection:
@@ -67,7 +68,7 @@ class Db3File:
         database.text_factory = bytes  # what is no UTF-8 matters if it is asked for
         return database
 
-    def _broken(self, error: sqlite3.Error) -> ValueError:
+    def _broken(self, error: Exception) -> ValueError:
         logs = ', '.join(f'{log.name} lies beside it' for log in self._logs)
         return ValueError(
             f'{self._shown}: broken recording: {error}{f" ({logs})" if logs else ""}. '

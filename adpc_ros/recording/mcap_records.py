@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple, TypeVar
 
@@ -20,7 +21,7 @@ from mcap.opcode import Opcode
 MAGIC = b'\x89MCAP0\r\n'
 HEAD = struct.Struct('<BQ')  # of a record: kind and length
 MESSAGE = struct.Struct('<HIQQ')  # of a message: channel, sequence, time logged and published
-UNREADABLE = (McapError, struct.error, UnicodeDecodeError)  # what parsed() raises
+UNREADABLE = (McapError, struct.error, OverflowError, UnicodeDecodeError)  # what parsed() raises
 _T = TypeVar('_T')
 
 
@@ -60,14 +61,14 @@ def walk(file: IO[bytes], offset: int, end: int) -> Iterator[Record]:
         offset += length
 
 
-def content_of(file: IO[bytes], record: Record, most: int | None = None) -> bytes:
+def content_of(file: IO[bytes], record: Record, size: int | None = None) -> bytes:
     """
     Read a record's content, as far as it is there.
 
-    :param most: number of bytes to read at most; None for all.
+    :param size: number of bytes to read at most; None for all.
     """
     file.seek(record.offset)
-    return file.read(record.length if most is None else min(most, record.length))
+    return file.read(min(record.length, sys.maxsize if size is None else size))
 
 
 def parsed(read: Callable[[ReadDataStream], _T], content: bytes) -> _T:
@@ -75,7 +76,7 @@ def parsed(read: Callable[[ReadDataStream], _T], content: bytes) -> _T:
     Make a record of the package ``mcap`` of its content.
 
     :param read: of the record's class.
-    :raises McapError, struct.error, UnicodeDecodeError: if it is none.
+    :raises McapError, struct.error, OverflowError, UnicodeDecodeError: if it is none.
     """
     return read(ReadDataStream(io.BytesIO(content)))
 
