@@ -36,8 +36,11 @@ NODE = python(processes.NODE)
 class NodeProcess(Process):
     """The node; its log is in ``log()``, and on stdout if the ``with`` block fails."""
 
+    #: before what is given
+    parameters = ('threads:=1', 'warmup_height:=64', 'warmup_width:=64')
+
     def __init__(self, folder: Path, *parameters: str, command: list[str] | None = None) -> None:
-        given = ('threads:=1', 'warmup_height:=64', 'warmup_width:=64', *parameters)
+        given = (*self.parameters, *parameters)
         log = folder / f'node_{time.monotonic_ns()}.log'
         super().__init__('node', with_parameters(command or NODE, given), log)
 

@@ -138,8 +138,12 @@ def rig() -> Iterator[Rig]:
     rig.close()
 
 
+class CloudNode(NodeProcess):
+    parameters = ()
+
+
 def start(folder: Path, *parameters: str) -> NodeProcess:
-    return NodeProcess(folder, *parameters, command=NODE)
+    return CloudNode(folder, *parameters, command=NODE)
 
 
 def test_a_cloud_is_labelled_by_the_mask_nearest_in_stamp(rig: Rig, tmp_path: Path) -> None:
