@@ -1,7 +1,8 @@
 """
 Whatever comes in, nothing but the documented errors comes out.
 
-``ADPC_FUZZ=N`` tries N inputs for each kind and not a few; the seed is always the same.
+``ADPC_FUZZ=N`` tries N inputs for each kind and not a few hundred, ``ADPC_FUZZ_SEED=S`` others than
+the usual ones.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bags import Call, Info, Shot, write_bag
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from networks import random_network
 from PIL import Image
@@ -38,14 +39,21 @@ from adpc_ros.ros.camera_info import mask_calibration
 from adpc_ros.ros.cloud_conversions import camera_of, label_cloud, read_cloud
 from adpc_ros.ros.decoding import ENCODINGS, InvalidImage, compressed_to_rgb, decoded, raw_to_rgb
 
-TRIES = int(os.environ.get('ADPC_FUZZ', 40))
-fuzz = settings(
-    max_examples=TRIES,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+TRIES = int(os.environ.get('ADPC_FUZZ', 600))
+SEED = int(os.environ.get('ADPC_FUZZ_SEED', 0))
+
+
+def fuzz(test: Callable[..., None]) -> Callable[..., None]:
+    """Try a test that was given its inputs."""
+    chosen = settings(
+        max_examples=TRIES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    return seed(SEED)(chosen(test))
+
+
 BYTES = st.integers(0, 255)
 
 
