@@ -1,8 +1,8 @@
 """
 Whatever comes in, nothing but the documented errors comes out.
 
-``ADPC_FUZZ=N`` tries N inputs for each kind and not a few hundred, ``ADPC_FUZZ_SEED=S`` others than
-the usual ones.
+``ADPC_FUZZ=N`` tries N inputs for each kind and not some hundred, ``ADPC_FUZZ_SEED=S`` others
+than the usual ones.
 """
 
 from __future__ import annotations
