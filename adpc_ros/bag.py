@@ -12,7 +12,7 @@ import numpy as np
 from adpc_ros.frame import DriveFrame
 from adpc_ros.labels import ClassSet
 from adpc_ros.recording.reader import Recording, Topic
-from adpc_ros.ros.decoding import ENCODINGS, decoded, to_rgb
+from adpc_ros.ros.decoding import ENCODINGS, TURNED, decoded, is_turned, to_rgb
 from adpc_ros.ros.message_types import COMPRESSED_TYPE, RAW_TYPE
 
 _LOG = logging.getLogger(__name__)
@@ -54,9 +54,11 @@ class BagDrive:
 
     def __iter__(self) -> Iterator[DriveFrame]:
         """Read the messages one after the other, in order of receipt."""
-        for topic, stamp_ns, data in self._messages():
+        for number, (topic, stamp_ns, data) in enumerate(self._messages()):
             try:
                 message = self._recording.decode(topic, data)
+                if number == 0 and is_turned(message, topic.kind):
+                    _LOG.warning(TURNED)
                 image = decoded(to_rgb(message, topic.kind))
             except Exception as error:
                 raise ValueError(

@@ -13,7 +13,13 @@ from PIL import Image
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from adpc_ros.recording.types import typestore
-from adpc_ros.ros.message_types import CAMERA_INFO_TYPE, COMPRESSED_TYPE, RAW_TYPE, URGENCY_TYPE
+from adpc_ros.ros.message_types import (
+    BOOL_TYPE,
+    CAMERA_INFO_TYPE,
+    COMPRESSED_TYPE,
+    RAW_TYPE,
+    URGENCY_TYPE,
+)
 
 START_NS = 1_700_000_000_000_000_000
 STORE = typestore()
@@ -35,6 +41,14 @@ class Call(NamedTuple):
     level: int
     deadline_ms: float = 0.0
     hold_ms: float = 0.0
+
+
+class Brake(NamedTuple):
+    """A std_msgs/Bool."""
+
+    at_ms: float
+    on: bool
+    topic: str = '/adpc/input/urgency'
 
 
 class Info(NamedTuple):
@@ -92,7 +106,7 @@ def picture_message(shot: Shot, picture: np.ndarray) -> tuple[str, Any]:
 
 def write_bag(
     path: Path,
-    events: Sequence[Shot | Call | Info],
+    events: Sequence[Shot | Call | Info | Brake],
     storage: str = 'MCAP',
     size: tuple[int, int] = (64, 96),
 ) -> Path:
@@ -106,6 +120,9 @@ def write_bag(
                 coarse = rng.integers(0, 256, (size[0] // 16, size[1] // 16, 3), np.uint8)
                 picture = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
                 kind, message = picture_message(event, picture)
+            elif isinstance(event, Brake):
+                topic, kind = event.topic, BOOL_TYPE
+                message = STORE.types[kind](data=event.on)
             elif isinstance(event, Info):
                 topic, kind, message = event.topic, CAMERA_INFO_TYPE, calibration(event)
             else:

@@ -118,6 +118,10 @@ def test_png_and_jpeg_come_out_as_red_green_blue() -> None:
             encoded(np.zeros((1, 9000), np.uint8), 'PNG').data.tobytes(),
             'expected at most 8192 pixels an edge, got 1x9000',
         ),
+        (
+            encoded(np.zeros((12000, 9000), np.uint8), 'PNG').data.tobytes(),
+            'expected at most 8192 pixels an edge, got far more',
+        ),
     ],
 )
 def test_what_is_no_compressed_image_is_said_before_it_is_decoded(
@@ -251,10 +255,14 @@ def test_a_deep_png_comes_out_as_8_bits(channels: int) -> None:
     np.testing.assert_array_equal(rgb, expected)
 
 
-def test_a_compressed_bayer_image_has_its_colours() -> None:
-    image = encoded(mosaic('grbg')[:, :, 0], 'PNG')
-    image.format = 'bayer_grbg8; png compressed '
+@pytest.mark.parametrize('said', ['bayer_grbg8', 'bayer_grbg16'])
+@pytest.mark.parametrize('deep', [False, True])
+def test_a_compressed_bayer_image_has_its_colours(said: str, deep: bool) -> None:
+    pixels = mosaic('grbg')[:, :, 0]  # a JPEG of 16 bits has 8
+    image = encoded(pixels.astype(np.uint16) * 257 if deep else pixels, 'PNG')
+    image.format = f'{said}; png compressed '
     rgb = compressed_to_rgb(image).decode()
+    assert rgb.shape == (6, 8, 3)
     np.testing.assert_array_equal(rgb[2:4, 2:6], np.broadcast_to(COLOUR, (2, 4, 3)))
 
 
@@ -297,7 +305,10 @@ def test_what_cv_bridge_cannot_convert_is_an_invalid_image(
 
     for convert, expected in (
         (fail, "cannot turn 'nv24' into rgb8: buffer is too small"),
-        (lambda image, desired_encoding: RGB[1:], r'cv_bridge made \(4, 7, 3\) uint8'),
+        (
+            lambda image, desired_encoding: RGB[1:],
+            r"cannot turn 'nv24' into rgb8: got \(4, 7, 3\) uint8, expected \(5, 7, 3\)",
+        ),
     ):
         monkeypatch.setitem(sys.modules, 'cv_bridge', cv_bridge_that(convert))
         image = raw_to_rgb(message(RGB[:, :, :2], 'nv24'))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from bags import Call, Channel, Info, Said, Shot, grey, ns, write_bag, write_mcap
+from bags import Brake, Call, Channel, Info, Said, Shot, grey, ns, write_bag, write_mcap
 from networks import random_network
 from PIL import Image
 from rosbags.highlevel import AnyReader
@@ -25,8 +25,10 @@ from adpc_ros.replay import expectation
 from adpc_ros.replay.output import read_output, values_of
 from adpc_ros.replay.settings import exit_seconds, parameters, urgency
 from adpc_ros.replay.source import nanoseconds
+from adpc_ros.ros.message_types import CAMERA_INFO_TYPE, URGENCY_TYPE
 from adpc_ros.ros.parameters import Parameters
 from adpc_ros.ros.publication import RUNNING
+from adpc_ros.runtime.scheduler import StopReason
 
 EVENTS: list[Shot | Call] = [
     *(Shot(at) for at in (0, 10, 20, 140)),
@@ -141,6 +143,42 @@ def test_scale_encoding_calibration_and_exits_are_written_as_the_node_publishes_
     if not live:  # from wheels there is no LabelInfo
         (names,) = written('output/label_info')
         assert [c.class_name for c in names.class_map] == list(CAMVID.names)
+
+
+def test_a_bool_is_an_urgency_where_the_parameters_say_so(
+    tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drive = write_bag(tmp_path / 'drive', [Shot(0), Brake(70, True), Shot(200), Brake(300, False)])
+    chosen = {'/**': {'ros__parameters': {'urgency_type': 'bool', 'compressed_input': True}}}
+    params = expect(tmp_path / 'params.yaml', **chosen)
+    for options, reasons in (
+        (['--params', str(params)], ['URGENT', 'EXIT_LIMIT']),
+        ([], ['FINISHED', 'FINISHED']),
+    ):
+        out = tmp_path / 'out.mcap'
+        assert replay(drive, out, weights, *options) == 0
+        statuses = [status for _, status in read_output(out, 'output/status')]
+        assert [StopReason(s.stop_reason).name for s in statuses] == reasons
+
+
+def test_other_encodings_and_broken_messages_beside_the_camera_are_passed_over(
+    tmp_path: Path, weights: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    drive = write_mcap(
+        tmp_path / 'drive.mcap',
+        [
+            Channel(),
+            Channel('/camera_info', CAMERA_INFO_TYPE, b'{}', 'jsonschema', 'json'),
+            Channel('/brake', URGENCY_TYPE, b'{}', 'jsonschema', 'json'),
+            Channel('/urgency', URGENCY_TYPE, b'', 'ros2msg'),
+        ],
+        [Said(ns(0), grey(9, ns(0), (64, 96))), *(Said(ns(1), b'{}', i) for i in (1, 2, 3))],
+    )
+    out = tmp_path / 'out.mcap'
+    assert replay(drive, out, weights) == 0
+    assert len(list(read_output(out, 'output/mask'))) == 1
+    assert caplog.text.count('message ignored: ') == 1
+    assert 'topic /urgency (adpc_ros/msg/Urgency): message recorded at' in caplog.text
 
 
 def test_the_same_drive_gives_the_same_bytes_whatever_holds_it(

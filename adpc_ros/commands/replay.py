@@ -242,7 +242,8 @@ def _replay(
     planned = [settings.urgency(text) for text in options.urgency_at]
     if options.live and options.exit_s is not None:
         raise ValueError('--exit-s: a live node takes the time that it takes')
-    source = Source(options.bag, options.topic, planned, not options.no_recorded_urgency)
+    bools = f'{options.namespace}/input/urgency' if parameters.urgency_type == 'bool' else ''
+    source = Source(options.bag, options.topic, planned, not options.no_recorded_urgency, bools)
     if options.live:
         from adpc_ros.replay.live import replay_live
 

@@ -106,7 +106,9 @@ def play(described: Path, sent: Path) -> None:
     """Play the source that a file describes, and write what was sent (JSON)."""
     values = json.loads(described.read_text())
     planned = [PlannedUrgency(at_s, Level(n), hold_s) for at_s, n, hold_s in values['planned']]
-    source = Source(values['path'], values['topic'], planned, values['recorded'])
+    source = Source(
+        *(values['path'], values['topic'], planned, values['recorded'], values['urgency_topic'])
+    )
     with joined('camera') as peer:
         player = Player(peer, source)
         player.run()

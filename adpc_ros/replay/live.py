@@ -46,6 +46,8 @@ def replay_live(
         parameters,
         weights=str(weights.resolve()),
         autostart=True,
+        compressed_input=False,  # what the player sends, whatever the bag holds
+        urgency_type='urgency',
         warmup_height=height,
         warmup_width=width,
     )

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adpc_ros.bag import image_topics
-from adpc_ros.recording.reader import Recording
-from adpc_ros.ros.decoding import to_rgb
-from adpc_ros.ros.message_types import CAMERA_INFO_TYPE, URGENCY_TYPE
+from adpc_ros.recording.reader import Recording, Topic
+from adpc_ros.ros.decoding import TURNED, is_turned, to_rgb
+from adpc_ros.ros.message_types import BOOL_TYPE, CAMERA_INFO_TYPE, URGENCY_TYPE
 from adpc_ros.runtime.deferred import Deferred
 from adpc_ros.runtime.scheduler import Level
 
@@ -134,6 +134,7 @@ class Source:
     :param topic: of the camera; None if there is only one image topic.
     :param planned: urgency beside the recorded one.
     :param recorded: False leaves recorded urgency out.
+    :param urgency_topic: of std_msgs/Bool, which is then urgency, too; empty for none.
     :raises FileNotFoundError: if there is nothing at ``path``.
     :raises ValueError: if the bag cannot be read, there is no such topic, several to choose from,
         or no frame on it.
@@ -145,11 +146,12 @@ class Source:
         topic: str | None = None,
         planned: Iterable[PlannedUrgency] = (),
         recorded: bool = True,
+        urgency_topic: str = '',
     ) -> None:
         """Look for the topics and the first frame."""
         self.path = Path(path)
         self._planned = sorted(planned)
-        self._recorded = recorded
+        self._recorded, self._urgency_topic = recorded, urgency_topic
         self._recording = Recording(path)
         self._images = image_topics(self._recording, topic)
         if len(names := sorted({image.name for image in self._images})) > 1:
@@ -157,11 +159,12 @@ class Source:
                 f'{self.path}: several image topics, choose with --topic: {", ".join(names)}'
             )
         self.topic = self._images[0].name
-        urgencies = [t for t in self._recording.topics if t.kind == URGENCY_TYPE]
+        cdr = [topic for topic in self._recording.topics if topic.encoding == 'cdr']
+        urgencies = [t for t in cdr if t.kind == URGENCY_TYPE or self._is_bool(t)]
+        if recorded and urgency_topic and not any(map(self._is_bool, cdr)):
+            log.warning('%s: no %s on %s', self.path, BOOL_TYPE, urgency_topic)
         self._calibrations = [
-            t
-            for t in self._recording.topics
-            if t.kind == CAMERA_INFO_TYPE and t.name == camera_info_of(self.topic)
+            t for t in cdr if t.kind == CAMERA_INFO_TYPE and t.name == camera_info_of(self.topic)
         ]
         self._wanted = [*self._images, *self._calibrations, *(urgencies if recorded else [])]
         self._recording.prepare(self._wanted)
@@ -179,7 +182,11 @@ class Source:
             'topic': self.topic,
             'planned': self._planned,
             'recorded': self._recorded,
+            'urgency_topic': self._urgency_topic,
         }
+
+    def _is_bool(self, topic: Topic) -> bool:
+        return (topic.name, topic.kind) == (self._urgency_topic, BOOL_TYPE)
 
     def __iter__(self) -> Iterator[Arrival]:
         """Read the bag, in order of receipt; what was planned comes after what came at once."""
@@ -192,18 +199,29 @@ class Source:
 
     def _bag(self) -> Iterator[Arrival]:
         number = 0
+        broken: set[Topic] = set()
         for topic, time_ns, data in self._recording.messages(self._wanted):
             try:
                 message = self._recording.decode(topic, data)
             except Exception as error:  # rosbags raises several kinds
-                place = f'topic {topic}: message recorded at {time_ns} ns'
-                raise ValueError(f'{self.path}: {place}: {error}') from error
+                problem = f'{self.path}: topic {topic}: message recorded at {time_ns} ns: {error}'
+                if topic in self._images:
+                    raise ValueError(problem) from error
+                if topic not in broken:
+                    log.warning('message ignored: %s (said once)', problem)
+                broken.add(topic)
+                continue
             if topic in self._images:
+                if number == 0 and is_turned(message, topic.kind):
+                    log.warning(TURNED)
                 stamp_ns, frame_id = nanoseconds(message.header.stamp), message.header.frame_id
                 yield FrameArrival(number, time_ns, stamp_ns, frame_id, topic.kind, message, data)
                 number += 1
             elif topic in self._calibrations:
                 yield CalibrationArrival(time_ns, message, data)
+            elif topic.kind == BOOL_TYPE:
+                level = Level.CRITICAL if message.data else Level.ROUTINE
+                yield UrgencyArrival(time_ns, level, 0.0, 0.0, time_ns)
             elif (urgency := _urgency(message, time_ns)) is not None:
                 yield urgency
 

@@ -7,6 +7,7 @@ Messages are read by their fields, so that they may be rclpy's or those of ``ros
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from adpc_ros.image_files import as_rgb
 from adpc_ros.ros.message_types import COMPRESSED_TYPE
 from adpc_ros.runtime.deferred import Deferred, size_of
 from adpc_ros.runtime.memory import Budget
@@ -68,8 +70,10 @@ _CONVERTED = {
 }
 ENCODINGS = (*_VIEWED, *_CONVERTED)
 _FORMATS = ('JPEG', 'PNG')
-_EIGHT_BITS = ('1', 'RGB', 'RGBA', 'L', 'LA', 'P', 'PA', 'CMYK', 'YCbCr')  # Pillow's modes
+_GREY = ('L', 'I;16')  # Pillow's modes
+_MODES = (*_GREY, '1', 'RGB', 'RGBA', 'LA', 'P', 'PA', 'CMYK', 'YCbCr')
 _ORIENTATION = 0x0112  # EXIF
+TURNED = 'images have an EXIF orientation: masks are of them as stored'
 
 
 class InvalidImage(ValueError):
@@ -133,19 +137,20 @@ def raw_to_rgb(message: Any) -> NDArray[np.uint8] | Deferred:
         _check_even(message, layout)
         pixels = _rows(message, layout.channels * layout.bits // 8, height * layout.rows // 2)
         big_endian = bool(message.is_bigendian)
-
-        def decode() -> NDArray[np.uint8]:
-            try:
-                return _converted(pixels, width, layout, big_endian)
-            except Exception as error:  # OpenCV's own kind, or that it is not there
-                raise InvalidImage(
-                    f'encoding {encoding}', f'OpenCV cannot turn {encoding!r} into RGB: {error}'
-                ) from error
-
-        return Deferred((height, width), decode)
+        return _deferred(
+            (height, width),
+            lambda: _converted(pixels, width, layout, big_endian),
+            f'encoding {encoding}',
+            f'OpenCV cannot turn {encoding!r} into RGB',
+        )
     if encoding not in _VIEWED:
         convert = _cv_bridge(encoding)
-        return Deferred((height, width), lambda: _through_cv_bridge(message, convert))
+        return _deferred(
+            (height, width),
+            lambda: np.asarray(convert(message, desired_encoding='rgb8')),
+            f'encoding {encoding}',
+            f'cv_bridge cannot turn {encoding!r} into rgb8',
+        )
     channels, order = _VIEWED[encoding]
     rows = _rows(message, channels, height)
     view = np.lib.stride_tricks.as_strided(
@@ -169,7 +174,13 @@ def compressed_to_rgb(message: Any) -> Deferred:
     """
     data = memoryview(message.data)
     try:
-        picture = Pillow.open(io.BytesIO(data), formats=_FORMATS)
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', Pillow.DecompressionBombWarning)
+            picture = Pillow.open(io.BytesIO(data), formats=_FORMATS)
+    except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
+        raise InvalidImage(
+            'size', f'expected at most {LARGEST_PX} pixels an edge, got far more: {error}'
+        ) from error
     except Exception as error:  # each of Pillow's readers raises kinds of its own
         raise InvalidImage(
             'compressed',
@@ -177,28 +188,22 @@ def compressed_to_rgb(message: Any) -> Deferred:
         ) from error
     width, height = picture.size
     _check_size(height, width)
-    deep = picture.mode.startswith('I') or any('16B' in str(tile) for tile in picture.tile)
-    if not deep and picture.mode not in _EIGHT_BITS:
+    if picture.mode not in _MODES:
         raise InvalidImage('depth', f'expected 8 or 16 bits, got {picture.format} {picture.mode}')
-    bayer = _CONVERTED.get(message.format.partition(';')[0].strip())
-    if bayer is None or not bayer.code.startswith('Bayer') or picture.mode != 'L':
-        bayer = None
+    pattern = message.format.removeprefix('bayer_')[:4]
+    bayer = message.format.startswith('bayer_') and pattern in _BAYER
+    code = f'{_BAYER[pattern]}2RGB' if bayer and picture.mode in _GREY else ''
 
     def decode() -> NDArray[np.uint8]:
-        try:
-            if deep:
-                return _deep_png(data)
-            if bayer is not None:
-                return _converted(np.asarray(picture), width, bayer, False)
-            return np.asarray(picture.convert('RGB'))
-        except Exception as error:
-            raise InvalidImage('compressed', f'broken {picture.format}: {error}') from error
+        return _to_rgb(np.asarray(picture), code) if code else as_rgb(picture)
 
-    return Deferred((height, width), decode)
+    return _deferred((height, width), decode, 'compressed', f'broken {picture.format}')
 
 
-def is_turned(message: Any) -> bool:
-    """Say whether a compressed image asks to be turned for display (EXIF), which is not done."""
+def is_turned(message: Any, kind: str = COMPRESSED_TYPE) -> bool:
+    """Say whether an image asks to be turned for display (EXIF), which is not done."""
+    if kind != COMPRESSED_TYPE:
+        return False
     try:
         with Pillow.open(io.BytesIO(message.data), formats=_FORMATS) as picture:
             return picture.getexif().get(_ORIENTATION, 1) not in (0, 1)
@@ -246,44 +251,53 @@ def _rows(message: Any, size: int, rows: int) -> NDArray[np.uint8]:
     return data[: rows * step].reshape(rows, step)[:, : width * size]
 
 
+def _deferred(
+    size: tuple[int, int], decode: Callable[[], NDArray[np.uint8]], kind: str, problem: str
+) -> Deferred:
+    """Let a decoder of others fail as an invalid image only, also by giving another image."""
+
+    def checked() -> NDArray[np.uint8]:
+        try:
+            image = decode()
+        except Exception as error:  # each decoder raises its own kinds
+            raise InvalidImage(kind, f'{problem}: {error}') from error
+        if image.shape != (*size, 3) or image.dtype != np.uint8:
+            raise InvalidImage(
+                kind, f'{problem}: got {image.shape} {image.dtype}, expected {(*size, 3)} uint8'
+            )
+        return image
+
+    return Deferred(size, checked)
+
+
 def _converted(
     rows: NDArray[np.uint8], width: int, layout: _Layout, big_endian: bool
 ) -> NDArray[np.uint8]:
-    """Convert rows of bytes by OpenCV; gives (H, W, 3) uint8 RGB."""
-    import cv2
-
+    """Convert rows of bytes; gives (H, W, 3) uint8 RGB."""
     pixels: NDArray[Any] = np.ascontiguousarray(rows)
     if layout.bits == 16:
-        pixels = pixels.view('>u2' if big_endian else '<u2').astype(np.uint16)
+        pixels = pixels.view('>u2' if big_endian else '<u2').astype(np.uint16, copy=False)
     if layout.channels > 1:
         pixels = pixels.reshape(len(rows), width, layout.channels)
-    if layout.code:
-        pixels = cv2.cvtColor(pixels, getattr(cv2, f'COLOR_{layout.code}'))
-    if layout.bits == 16:
-        pixels = _to_8_bits(pixels)
+    return _to_rgb(pixels, layout.code)
+
+
+def _to_rgb(pixels: NDArray[Any], code: str) -> NDArray[np.uint8]:
+    """
+    Convert by OpenCV; of 16 bits the upper 8 are kept, as of image files.
+
+    :param pixels: (H, W) or (H, W, C), uint8 or uint16.
+    :param code: of OpenCV's conversion; empty for grey.
+    """
+    if code:
+        import cv2
+
+        pixels = cv2.cvtColor(pixels, getattr(cv2, f'COLOR_{code}'))
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
     if pixels.ndim == 2:
         pixels = np.broadcast_to(pixels[:, :, None], (*pixels.shape, 3))
     return pixels
-
-
-def _deep_png(data: memoryview) -> NDArray[np.uint8]:
-    """Decode a PNG of 16 bits a channel; Pillow would keep grey as it is, or cut the others."""
-    import cv2
-
-    pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise ValueError('OpenCV cannot read it')
-    if pixels.dtype != np.uint8:
-        pixels = _to_8_bits(pixels)
-    code = {2: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB}[pixels.ndim]
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        code = cv2.COLOR_BGRA2RGB
-    return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
-
-
-def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Give 0 to 255 for 0 to 65535 (uint16), rounded, as cv_bridge does."""
-    return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def _cv_bridge(encoding: str) -> Callable[..., Any]:
@@ -299,21 +313,3 @@ def _cv_bridge(encoding: str) -> Callable[..., Any]:
             f'encoding {encoding!r} needs the package cv_bridge ({error}); without it, expected '
             f'one of {", ".join(ENCODINGS)}',
         ) from error
-
-
-def _through_cv_bridge(message: Any, convert: Callable[..., Any]) -> NDArray[np.uint8]:
-    expected = (message.height, message.width, 3)
-    try:
-        image: NDArray[np.uint8] = np.asarray(convert(message, desired_encoding='rgb8'))
-    except Exception as error:  # a broken message raises whatever the buffer does
-        raise InvalidImage(
-            f'encoding {message.encoding}',
-            f'cv_bridge cannot turn {message.encoding!r} into rgb8: {error}',
-        ) from error
-    if image.shape != expected or image.dtype != np.uint8:
-        raise InvalidImage(
-            f'encoding {message.encoding}',
-            f'cv_bridge made {image.shape} {image.dtype} of {message.encoding!r}, '
-            f'expected {expected} uint8',
-        )
-    return image

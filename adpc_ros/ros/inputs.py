@@ -16,6 +16,7 @@ from std_msgs.msg import Bool
 from adpc_ros.msg import Urgency
 from adpc_ros.ros.age import age_of, is_simulated
 from adpc_ros.ros.decoding import (
+    TURNED,
     InvalidImage,
     admitted,
     compressed_to_rgb,
@@ -105,9 +106,7 @@ class Inputs:
 
     def _on_compressed(self, message: CompressedImage) -> None:
         if self._first and is_turned(message):
-            self._warn_once(
-                'orientation', 'images have an EXIF orientation: masks are of them as stored'
-            )
+            self._warn_once('orientation', TURNED)
         self._first = False
         self._take(message, compressed_to_rgb)
 
