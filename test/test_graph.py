@@ -88,6 +88,17 @@ def test_a_node_that_cannot_begin_ends_the_camera_and_its_log_says_why() -> None
     assert 'weights not found' in text and 'Traceback' not in text
 
 
+def test_what_a_background_job_starts_hears_an_interrupt(tmp_path: Path) -> None:
+    script = (
+        'import signal; from pathlib import Path; from adpc_ros.graph.processes import Process\n'
+    )
+    script += 'signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell sets it\n'
+    script += f"only = Process('only', ['/bin/sleep', '60'], Path({str(tmp_path / 'log')!r}))\n"
+    script += 'only.interrupt(); print(only.end(), signal.getsignal(signal.SIGINT).name)\n'
+    said = subprocess.check_output([sys.executable, '-c', script], text=True, timeout=50)
+    assert said.split() == [str(-signal.SIGINT), 'SIG_IGN']
+
+
 def test_a_terminated_command_ends_its_processes(tmp_path: Path) -> None:
     script = 'from adpc_ros.graph.processes import Processes\n'
     script += 'with Processes({}) as processes:\n'

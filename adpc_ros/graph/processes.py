@@ -60,7 +60,11 @@ class Process:
         self._shown = 0  # bytes of the log
         self._interrupted = False
         own = list(command[: len(_RUN)]) == _RUN  # it lets SIGINT through as soon as it can
-        with open(log, 'wb') as file, _interrupt_blocked() if own else contextlib.nullcontext():
+        with (
+            open(log, 'wb') as file,
+            _interrupt_heard(),
+            _interrupt_blocked() if own else contextlib.nullcontext(),
+        ):
             self.process = subprocess.Popen(
                 command, env=environment, stdout=file, stderr=subprocess.STDOUT
             )
@@ -255,3 +259,17 @@ def _interrupt_blocked() -> Iterator[None]:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     sys.exit(_TERMINATED)  # so that the others end, too
+
+
+@contextlib.contextmanager
+def _interrupt_heard() -> Iterator[None]:
+    """Let processes that are started hear SIGINT, though a shell's background job ignores it."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
