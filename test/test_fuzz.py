@@ -111,7 +111,7 @@ def broken_text(draw: Callable[..., Any], *valid: str) -> bytes:
     for _ in range(draw(st.integers(0, 4))):
         place = draw(st.integers(0, len(lines) - 1))
         key, colon, _ = lines[place].partition(':')
-        change = draw(st.sampled_from(['value', 'key', 'twice', 'out', 'indent']))
+        change = draw(st.sampled_from(['value', 'key', 'twice', 'out', 'indent', 'deep']))
         if change == 'value':
             lines[place] = f'{key}{colon} {draw(st.sampled_from(WORDS))}'
         elif change == 'key':
@@ -120,6 +120,9 @@ def broken_text(draw: Callable[..., Any], *valid: str) -> bytes:
             lines.insert(place, lines[place])
         elif change == 'out' and len(lines) > 1:
             del lines[place]
+        elif change == 'deep':
+            depth = draw(st.sampled_from([3, 50, 2000]))
+            lines[place] = f'{key}{colon} ' + draw(st.sampled_from(['[', '{a: '])) * depth
         else:
             lines[place] = ' ' * draw(st.integers(0, 6)) + lines[place].lstrip()
     text = '\n'.join(lines) + '\n'
@@ -348,6 +351,28 @@ def bags(place: Path) -> dict[str, bytes]:
         suffix: next(write_bag(place / storage, events, storage).glob(f'*{suffix}')).read_bytes()
         for storage, suffix in (('MCAP', '.mcap'), ('SQLITE3', '.db3'))
     }
+
+
+METADATA = """\
+rosbag2_bagfile_information:
+  version: 9
+  storage_identifier: mcap
+  relative_file_paths:
+  - bag.mcap
+  duration: {nanoseconds: 79000000}
+  message_count: 3
+  topics_with_message_count: []
+"""
+
+
+@fuzz
+@given(broken_text(METADATA))
+def test_metadata_of_bags(place: Path, bags: dict[str, bytes], data: bytes) -> None:
+    folder = place / 'folder'
+    folder.mkdir(exist_ok=True)
+    (folder / 'bag.mcap').write_bytes(bags['.mcap'])
+    (folder / 'metadata.yaml').write_bytes(data)
+    assert len(BagDrive(folder, '/camera')) == 2
 
 
 @fuzz
