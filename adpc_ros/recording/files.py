@@ -108,10 +108,10 @@ def _listed(folder: Path, values: Mapping[str, Any]) -> tuple[tuple[str, ...], l
     places = []
     for name in names:
         try:
-            if not _STORAGE.search(Path(name).name):
+            if not _STORAGE.search(Path(name).name) or not name.isprintable():
                 raise ValueError
             places.append(_place(folder, name))
-        except (OSError, ValueError):  # too long, or of characters that no name may have
+        except (OSError, ValueError):  # OSError: too long
             raise ValueError(f'{key}: expected names of files, got {name!r:.80}') from None
     return names, places
 
