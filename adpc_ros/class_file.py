@@ -19,14 +19,15 @@ def find_class_file(root: Path) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def table_for(classes: ClassSet, root: Path) -> LabelTable:
+def table_for(classes: ClassSet, root: Path, values: LabelValues | None = None) -> LabelTable:
     """
     Give how labels in or below a folder say the classes of a network: by its class file, if any.
 
+    :param values: of the labels if there is none; see :class:`LabelTable`.
     :raises ValueError: if there is one of other classes, or a broken one.
     """
     path = find_class_file(root)
-    table = LabelTable(classes) if path is None else read_classes(path)
+    table = LabelTable(classes, values) if path is None else read_classes(path)
     if table.classes != classes:
         raise ValueError(
             f'{path}: expected the classes of {classes.name}, got those of {table.classes.name}'
@@ -73,7 +74,9 @@ def _names(given: Any) -> tuple[list[int], tuple[str, ...]]:
         ids = sorted(_id(key, 'names') for key in given)
         given = [given[key] for key in ids]
     else:
-        ids = list(range(len(given))) if isinstance(given, list) else []
+        if not isinstance(given, list):
+            raise ValueError(f'names: expected a list, or ids and names, got {given!r}')
+        ids = list(range(len(given)))
     names = typed(given, tuple[str, ...], 'names')
     if not all(name.strip() for name in names):
         raise ValueError('names: expected texts, got an empty one')
@@ -84,9 +87,9 @@ def _colours(given: Any) -> tuple[Colour, ...]:
     if not isinstance(given, list):
         raise ValueError(f'colours: expected a list, in the order of names, got {given!r}')
     return tuple(
-        _colour(each, 'colours')
-        if isinstance(each, str)
-        else typed(each, tuple[int, int, int], f'colours[{i}]')
+        typed(each, tuple[int, int, int], f'colours[{i}]')
+        if isinstance(each, list)
+        else _colour(each, f'colours[{i}]', "[128, 64, 128] or '#804080'")
         for i, each in enumerate(given)
     )
 
@@ -117,7 +120,9 @@ def _values(given: Any, classes: ClassSet, ids: list[int]) -> LabelValues:
 
 
 def _value(given: Any, name: str) -> int | Colour:
-    return _colour(given, name) if isinstance(given, str) else _id(given, name)
+    if not isinstance(given, str):
+        return _id(given, name)
+    return _colour(given, name, "ids, or colours as '#804080'")
 
 
 def _id(given: Any, name: str) -> int:
@@ -127,8 +132,8 @@ def _id(given: Any, name: str) -> int:
     return value
 
 
-def _colour(given: str, name: str) -> Colour:
-    if not re.fullmatch('#[0-9a-fA-F]{6}', given):
-        raise ValueError(f"{name}: expected ids, or colours as '#804080', got {given!r}")
+def _colour(given: Any, name: str, expected: str) -> Colour:
+    if not isinstance(given, str) or not re.fullmatch('#[0-9a-fA-F]{6}', given):
+        raise ValueError(f'{name}: expected {expected}, got {given!r}')
     code = int(given[1:], 16)
     return code >> 16, code >> 8 & 255, code & 255

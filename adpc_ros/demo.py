@@ -8,7 +8,6 @@ preempted, a planner records. What they say is put together here.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from adpc_ros import json_file
 from adpc_ros.drive import open_drive
 from adpc_ros.frame import Drive, DriveFrame
 from adpc_ros.graph.processes import Processes, python
@@ -241,7 +241,7 @@ def main() -> int:
     for old in [*arguments.out.glob('exits_*.png'), arguments.out / 'drive.webp']:
         old.unlink(missing_ok=True)
     pictures = draw(arguments.out, played, frames, checkpoint)
-    (arguments.out / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
+    (arguments.out / 'report.json').write_text(json_file.dumps(report, indent=1) + '\n')
     (arguments.out / 'report.md').write_text(
         table(report) + '\n' + '\n'.join(f'![{p.stem}]({p.name})' for p in pictures) + '\n'
     )

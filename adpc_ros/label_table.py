@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adpc_ros.image_files import Label, read_label
-from adpc_ros.labels import CAMVID, IGNORE_ID, ClassSet, Colour
+from adpc_ros.labels import CAMVID, CITYSCAPES, IGNORE_ID, ClassSet, Colour
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,8 +34,47 @@ class LabelValues(NamedTuple):
     red: bool = False
 
 
-#: CamVid's label files have class ids, and 11 where nothing is labelled.
-CAMVID_VALUES = LabelValues({i: i for i in range(CAMVID.count)}, unlabelled=frozenset({11}))
+# fmt: off
+# Colour in the original's labels -> class; black is unlabelled. Colours: class_dict.csv as it
+# goes with the original; joined as in arXiv:1511.00561's data, e.g. in MATLAB's example.
+_CAMVID_COLOURS: Mapping[str, tuple[Colour, ...]] = {
+    'sky': ((128, 128, 128),),
+    'building': (
+        (128, 0, 0), (0, 128, 64), (64, 192, 0), (64, 0, 64), (192, 0, 128),
+    ),  # building, bridge, wall, tunnel, archway
+    'pole': ((192, 192, 128), (0, 0, 64)),  # column or pole, traffic cone
+    'road': ((128, 64, 128), (128, 0, 192), (192, 0, 64)),  # road, lane markings
+    'pavement': ((0, 0, 192), (64, 192, 128), (128, 128, 192)),  # and parking block, shoulder
+    'tree': ((128, 128, 0), (192, 192, 0)),  # and other vegetation
+    'sign': ((192, 128, 128), (128, 128, 64), (0, 64, 64)),  # and text, traffic light
+    'fence': ((64, 64, 128),),
+    'car': (
+        (64, 0, 128), (64, 128, 192), (192, 128, 192), (192, 64, 128), (128, 64, 64),
+    ),  # car, pick-up, lorry or bus, train, others that move
+    'pedestrian': (
+        (64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64),
+    ),  # pedestrian, child, pram or cart, animal
+    'bicyclist': ((0, 128, 192), (192, 0, 192)),  # and motorcycle
+}
+# fmt: on
+
+#: CamVid's label files have class ids, 11 where nothing is labelled; or the original's colours.
+CAMVID_VALUES = LabelValues(
+    {i: i for i in range(CAMVID.count)},
+    [(colour, CAMVID.id_of(name)) for name, each in _CAMVID_COLOURS.items() for colour in each],
+    unlabelled=frozenset({11}),
+)
+
+# Label id -> class id. Source: cityscapesScripts, helpers/labels.py.
+_CITYSCAPES_IDS = dict(zip((7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33), range(19)))
+
+#: Cityscapes' label files by the ending of their names, those that are preferred first.
+CITYSCAPES_FORMS: Mapping[str, LabelValues] = {
+    'labelIds': LabelValues(
+        _CITYSCAPES_IDS, unlabelled=frozenset(range(34)) - _CITYSCAPES_IDS.keys()
+    ),
+    'labelTrainIds': LabelValues({i: i for i in range(CITYSCAPES.count)}),
+}
 
 
 class LabelTable:
@@ -47,7 +86,7 @@ class LabelTable:
         """
         Hold both.
 
-        :param values: None where the files hold class ids (as CamVid's do).
+        :param values: None for CamVid's own with its classes, and class ids with others.
         :param source: of the values, for messages; by default the class set's name.
         """
         if values is None:

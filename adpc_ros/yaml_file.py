@@ -16,10 +16,31 @@ from typing import Any
 import yaml
 
 _FLOAT, _INT = 'tag:yaml.org,2002:float', 'tag:yaml.org,2002:int'
+_MAX_LEVELS = 100
 _NAMES = {bool: 'true or false', int: 'a whole number', float: 'a finite number', str: 'a text'}
 
 
-class _Loader(yaml.SafeLoader):
+class LevelLoader(yaml.SafeLoader):
+    """Refuses values that are nested so deep that Python's stack might not hold them."""
+
+    def __init__(self, stream: Any) -> None:
+        """Begin at the top."""
+        super().__init__(stream)
+        self._level = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """Compose a node with all that is in it."""
+        self._level += 1
+        if self._level > _MAX_LEVELS:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            problem = f'at most {_MAX_LEVELS} levels are taken, got more'
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._level -= 1
+        return node
+
+
+class _Loader(LevelLoader):
     """YAML 1.1 without numbers of base 60, with YAML 1.2's 1e-3 as a number; no key twice."""
 
     yaml_implicit_resolvers = {
@@ -41,6 +62,17 @@ class _Loader(yaml.SafeLoader):
                 )
             keys.add(key)
         return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except Exception as error:  # a scalar's constructor may raise anything
+            kind = node.tag.rpartition(':')[2]
+            why = f': {error}' if isinstance(error, ValueError) else ''
+            problem = f'{node.value!r:.80} is no {kind}{why}'
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
 _Loader.add_implicit_resolver(
@@ -66,13 +98,46 @@ def read_yaml(path: str | Path) -> Any:
 
     :return: what it holds, as dicts, lists and scalars; None for an empty file.
     :raises OSError: if it cannot be opened.
-    :raises ValueError: if it is not YAML, is in another encoding, or has a key twice in a mapping.
+    :raises ValueError: if it is a folder, is not YAML, is in another encoding, is nested too deep,
+        or has a key twice in a mapping; says path and line.
     """
-    data = Path(path).read_bytes()
+    data = read_data(path)
     try:
         return yaml.load(data, _Loader)
-    except Exception as error:  # a scalar's constructor may raise anything
-        raise ValueError(f'{path}: expected YAML in UTF-8: {error}') from error
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path}: {described(error, data)}') from error
+
+
+def read_data(path: str | Path) -> bytes:
+    """
+    Read the bytes of a file.
+
+    :raises OSError: if it cannot be opened.
+    :raises ValueError: if it is a folder.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f'{path}: expected a file, got a folder')
+    return Path(path).read_bytes()
+
+
+def described(error: yaml.YAMLError, data: bytes) -> str:
+    """
+    Say in one line what is wrong with YAML, and in which line of it.
+
+    :param data: what was read.
+    """
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = '' if mark is None else f'line {mark.line + 1}: '
+        problem = ', '.join(filter(None, (error.context, error.problem)))
+    elif isinstance(error, yaml.reader.ReaderError):  # of bytes, or of the text they stand for
+        text = error.encoding == 'unicode'
+        before = (data.decode('utf-8', 'replace') if text else data)[: error.position]
+        place = f'line {len(before.splitlines()) or 1}: '
+        problem = str(error).splitlines()[0]
+    else:
+        place, problem = '', str(error)
+    return f'{place}expected YAML in UTF-8: {" ".join(problem.split())}'
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -152,7 +217,10 @@ def fields_of(values: Any, cls: Any, name: str = '') -> dict[str, Any]:
         )
     required = {k for k, f in fields.items() if f.default is dataclasses.MISSING}
     if missing := required - values.keys():
-        raise ValueError(f'{place}missing keys {sorted(missing)}')
+        raise ValueError(
+            f'{place}missing keys {sorted(missing)}: expected {sorted(required)}, '
+            f'got {sorted(values)}'
+        )
     kinds = typing.get_type_hints(cls)
     prefix = f'{name}.' if name else ''
     return {key: typed(value, kinds[key], prefix + key) for key, value in values.items()}

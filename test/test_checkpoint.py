@@ -360,21 +360,39 @@ def test_a_class_set_of_another_count(weights: Path) -> None:
     [
         ('format', 'adpc_ros 7', "expected format 'adpc_ros 1' in the metadata, got 'adpc_ros 7'"),
         ('classes', 'moon', 'unknown class set'),
-        ('info', '[]', 'broken configuration'),
-        ('network', '{', 'broken configuration'),
-        ('network', '7', 'broken configuration'),
-        ('network', '{"class_count": 11}', 'architecture'),
+        ('classes', '{"name"', 'classes: expected JSON, got \'{"name"\' (Expecting'),
+        (
+            'classes',
+            '{"names": ["a"], "colours": [[0, 0, 0]]}',
+            "classes: missing keys ['name']: expected ['colours', 'name', 'names'], "
+            "got ['colours', 'names']",
+        ),
+        (
+            'classes',
+            '{"name": "x", "names": "ab", "colours": [[0, 0, 0]]}',
+            "classes.names: expected a list, got the text 'ab'",
+        ),
+        ('info', '[]', 'info: expected keys and values, got []'),
+        ('info', '', "info: expected JSON, got '' (Expecting value"),
+        ('network', '{', "network: expected JSON, got '{' (Expecting"),
+        ('network', '7', 'network: expected keys and values, got 7'),
+        ('network', '{"class_count": 11}', "network: missing keys ['architecture']: expected"),
         ('network', '{"architecture": "resnet"}', "unknown architecture 'resnet'"),
         ('network', '{"architecture": "hrnet_tiny", "depth": 3}', "unknown keys ['depth']"),
-        ('network', '{"architecture": "hrnet_tiny", "adaptivity": {"x": 1}}', "argument 'x'"),
-        ('network', '{"architecture": "hrnet_tiny", "mean": 5}', 'broken configuration'),
-        ('network', '{"architecture": "hrnet_tiny", "std": [1, 1]}', '3 positive std'),
-        ('network', '{"architecture": "hrnet_tiny", "class_count": "x"}', 'broken configuration'),
-        ('network', '{"architecture": "hrnet_tiny", "temperatures": 2}', 'broken configuration'),
+        ('network', '{"architecture": "hrnet_tiny", "adaptivity": {"x": 1}}', "keys ['x']"),
+        ('network', '{"architecture": "hrnet_tiny", "mean": 5}', 'mean: expected a list, got 5'),
+        (
+            'network',
+            '{"architecture": "hrnet_tiny", "std": [1, 1]}',
+            'network.std: expected 3 val',
+        ),
+        ('network', '{"architecture": "hrnet_tiny", "std": [1, 1, 0]}', '3 positive std'),
+        ('network', '{"architecture": "hrnet_tiny", "class_count": "x"}', 'class_count: expected'),
+        ('network', '{"architecture": "hrnet_tiny", "temperatures": 2}', 'temperatures: expected'),
         (
             'network',
             '{"architecture": "hrnet_tiny", "temperatures": [1, NaN, 1, 1]}',
-            '4 positive',
+            'network.temperatures[1]: expected a finite number, got nan',
         ),
         ('worth', '[]', 'worth: expected the keys data and iou, got []'),
         ('worth', '{"data": "x"}', "worth: expected the keys data and iou, got ['data']"),
@@ -402,7 +420,7 @@ def test_broken_metadata(weights: Path, key: str, value: str, message: str) -> N
 
 def test_missing_metadata_keys(weights: Path) -> None:
     change(weights, metadata=lambda m: m.pop('classes'))
-    assert "broken configuration in the metadata ('classes')" in load_error(weights)
+    assert "missing keys ['classes']: expected network, classes and info" in load_error(weights)
 
 
 def test_a_configuration_is_plain_json() -> None:

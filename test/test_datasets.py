@@ -213,7 +213,7 @@ def test_a_broken_file_is_named(tmp_path: Path, kind: str) -> None:
         ('?without=drive', 'without=drive: none of 3 images, the first is drive0_a'),
         ('?drives=', 'expected drives=, .* or agree= with a value'),
         ('?seed=3', 'expected drives=, .* or agree= with a value'),
-        ('?list=/nowhere.txt', 'cannot read the list /nowhere.txt'),
+        ('?list=/nowhere.txt', 'cannot read the list /nowhere.txt: No such file or directory$'),
     ],
 )
 def test_a_wrong_choice_says_what(tmp_path: Path, choice: str, message: str) -> None:

@@ -65,6 +65,15 @@ def test_label_values_that_are_no_class_become_unlabelled(tmp_path: Path) -> Non
     assert frame.label[0].tolist() == [0, 10] + [IGNORE_ID] * 4
 
 
+def test_labels_of_camvid_as_it_was_published_are_read(tmp_path: Path) -> None:
+    for folder, name in (('701_StillsRaw_full', 'a.png'), ('LabeledApproved_full', 'a_L.png')):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.full((4, 6, 3), (64, 0, 64), np.uint8)).save(tmp_path / folder / name)
+    (frame,) = FolderDrive(tmp_path / '701_StillsRaw_full')
+    assert frame.label is not None  # a tunnel
+    assert set(frame.label.ravel()) == {CAMVID.id_of('building')}
+
+
 def test_labels_mean_what_their_class_file_says(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, ['a.JPG'])
     ids = np.tile(np.array([0, 1, 7, 1, 24, 9], np.uint8), (4, 1))
@@ -130,6 +139,7 @@ def test_labels_that_do_not_fit_are_named(
     tmp_path: Path, label: np.ndarray, complaint: str
 ) -> None:
     folder = write_folder(tmp_path, ['a.png'])
+    (tmp_path / 'classes.yaml').write_text('name: town\nnames: [road, wall]\n')
     Image.fromarray(label).save(tmp_path / 'label' / 'a.png')
     with pytest.raises(ValueError, match=rf'label.a\.png: expected .*{complaint}'):
         list(FolderDrive(folder))

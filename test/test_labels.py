@@ -20,6 +20,7 @@ from adpc_ros.labels import (
     ClassSet,
     by_name,
 )
+from adpc_ros.replay.agreement import open_labels
 
 
 def test_counts_are_those_of_the_data_sets() -> None:
@@ -211,7 +212,7 @@ def test_a_label_of_another_kind_is_named(
         ('name: a\nnames: [a, a]', "class set 'a': a class name is there twice"),
         ('name: a\nnames: {1: a, 1: b}', 'the key 1 is there twice'),
         ('name: a\nnames: {1: a, 2: a}', 'a class name is there twice'),
-        ('name: a\nnames: abc', "names: expected a list, got the text 'abc'"),
+        ('name: a\nnames: abc', "names: expected a list, or ids and names, got 'abc'"),
         ('name: a\nnames: []', 'expected 1 to 255 classes, got 0'),
         ("name: a\nnames: ['']", 'names: expected texts, got an empty one'),
         ('name: a\nnames: [yes, no]', r'names\[0\]: expected a text, got true \(unquoted yes'),
@@ -241,7 +242,11 @@ def test_a_label_of_another_kind_is_named(
         (f'{TWO}colours: [[1, 2, 3], [1, 2, 256]]', r'values in 0\.\.255, got \(1, 2, 256\)'),
         (f'{TWO}colours: [[1, 2, 0.5], [1, 2, 3]]', r'colours\[0\]\[2\]: expected a whole number'),
         (f'{TWO}colours: [[1, 2, yes], [1, 2, 3]]', r'colours\[0\]\[2\]: expected a whole number'),
-        (f"{TWO}colours: ['#12345', '#123456']", r"colours: expected .* got '#12345'"),
+        (
+            f"{TWO}colours: ['#12345', '#123456']",
+            r"colours\[0\]: expected \[128, 64, 128\] or '#804080', got '#12345'",
+        ),
+        (f'{TWO}colours: [[1, 2, 3], 7]', r"colours\[1\]: expected \[.*\] or '#804080', got 7"),
         (f'{TWO}colours: red', "colours: expected a list, in the order of names, got 'red'"),
         (f'{TWO}unlabelled: 7', 'unlabelled: expected a list, got 7'),
         (f'{TWO}unlabelled: [1]', 'unlabelled: 1 is of a class'),
@@ -258,6 +263,57 @@ def test_a_wrong_class_file_says_what(tmp_path: Path, text: str | bytes, message
 def test_a_class_file_may_be_in_any_encoding_of_yaml(tmp_path: Path, encoding: str) -> None:
     path = write_class_file(tmp_path, 'name: a\r\nnames: [Straße]\r\n'.encode(encoding))
     assert read_classes(path).classes.names == ('Straße',)
+
+
+def test_labels_of_camvid_are_read_for_a_replay_as_by_its_data_set(tmp_path: Path) -> None:
+    label = write_label(tmp_path, [(64, 0, 64), (0, 0, 192), BLACK])
+    building, pavement = CAMVID.id_of('building'), CAMVID.id_of('pavement')
+    found = open_labels(tmp_path, CAMVID)
+    assert found.table.read(label).tolist() == [[building, pavement, NONE]]
+
+
+def write_cityscapes(folder: Path, *forms: str) -> list[str]:
+    """Write labels of two images in forms of Cityscapes; gives the names of those last written."""
+    names = [[f'{image}_gtFine_{form}.png' for image in 'ab'] for form in forms]
+    for name in sum(names, []):
+        write_label(folder, [BROWN] if 'color' in name else [7, 8]).rename(folder / name)
+    return names[-1]
+
+
+@pytest.mark.parametrize(
+    ('forms', 'ids'),
+    [
+        (['labelIds'], [0, 1]),
+        (['color', 'instanceIds', 'labelTrainIds', 'labelIds'], [0, 1]),
+        (['color', 'instanceIds', 'labelTrainIds'], [7, 8]),
+    ],
+)
+def test_labels_of_cityscapes_are_read_as_their_names_say(
+    tmp_path: Path, forms: list[str], ids: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    names = write_cityscapes(tmp_path, *forms)
+    found = open_labels(tmp_path, CITYSCAPES)
+    assert [file.name for file in found.files] == names
+    assert found.table.read(found.files[0]).tolist() == [ids]
+    assert not caplog.messages
+    write_label(tmp_path, [0])
+    assert open_labels(tmp_path, CITYSCAPES).files == found.files
+    (warning,) = caplog.messages
+    assert warning == f'{tmp_path}: left out 1 PNGs that are no *_{forms[-1]}'
+
+
+def test_training_ids_of_cityscapes_are_taken_where_label_ids_are_missing(tmp_path: Path) -> None:
+    names = write_cityscapes(tmp_path, 'labelIds', 'labelTrainIds')
+    (tmp_path / 'b_gtFine_labelIds.png').unlink()
+    found = open_labels(tmp_path, CITYSCAPES)
+    assert [file.name for file in found.files] == names
+    assert found.table.read(found.files[0]).tolist() == [[7, 8]]
+
+
+def test_pictures_of_cityscapes_are_no_labels(tmp_path: Path) -> None:
+    write_cityscapes(tmp_path, 'color', 'instanceIds')
+    with pytest.raises(FileNotFoundError, match='label PNGs at .*4 others, as a_gtFine_color.png'):
+        open_labels(tmp_path, CITYSCAPES)
 
 
 def test_labels_of_a_network_are_read_by_their_class_file(tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ ROS = r'rclpy|\w+_msgs|builtin_interfaces|ament_\w+|cv_bridge|rosbags|launch|lau
 ON_TOP = r'adpc_ros\.(__main__|demo)'
 # layer: what none of its modules may import, at the top or inside a function
 FORBIDDEN = {
-    'network': rf'{ROS}|adpc_ros\.(?!(files|labels)(\.|$)|network)\w+',
+    'network': rf'{ROS}|adpc_ros\.(?!(files|labels|yaml_file)(\.|$)|network)\w+',
     'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning|graph)',
     'learning': rf'{ROS}|adpc_ros\.(msg|ros|graph)',
     'graph': r'adpc_ros\.(?!graph|msg|ros|runtime)\w+',
-    'recording': r'rclpy|\w+_msgs|adpc_ros\.(?!recording|ros\.(packaged|message_types))[\w.]+',
+    'recording': (
+        r'rclpy|\w+_msgs|'
+        r'adpc_ros\.(?!recording|yaml_file|ros\.(packaged|message_types))[\w.]+'
+    ),
     'points': rf'{ROS}|adpc_ros\.(?!points)\w+',
     '.': ON_TOP,
 }

@@ -124,8 +124,8 @@ def test_a_file_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> Non
         ('/**: {ros__parameters: {a: [1, 2.0]}}', 'expected a to be a list of one type'),
         ('/**: {ros__parameters: {a: &x 1, b: *x}}', 'the alias *x'),
         ('/**: {ros__parameters: {"": 1}}', 'expected a name'),
-        ('/**: {ros__parameters: {a: [1}}', 'expected YAML'),
-        ('/**: {ros__parameters: {a: \xff}}', 'expected YAML'),
+        ('/**: {ros__parameters: {a: [1}}', 'line 1: expected YAML'),
+        ('/**: {ros__parameters:\n{a: \xff}}', 'line 2: expected YAML'),
     ],
 )  # fmt: skip
 def test_what_rcl_cannot_read_is_an_error_with_path_and_line(
@@ -153,3 +153,18 @@ def test_a_file_that_says_nothing_to_a_node_or_something_twice_is_complained_of(
         twice,
         f'{path} has no parameters for /adpc, only for /front/adpc',
     ]
+    path.write_text('rear: {}')
+    text = f'{path} has no parameters for /adpc, nor for another'
+    assert parameter_file.read(path).complaints('/adpc') == [text]
+    path.write_text('# /**:\n')
+    text = f'{path} is empty: expected parameters for /adpc'
+    assert parameter_file.read(path).complaints('/adpc') == [text]
+
+
+def test_a_folder_or_a_file_of_too_many_levels_is_named(tmp_path: Path) -> None:
+    path = tmp_path / 'deep.yaml'
+    path.write_text('\n/**: {ros__parameters: ' + '{a: ' * 3000 + '1' + '}' * 3001)
+    with pytest.raises(ValueError, match=f'^{path}: line 2: .*at most 100 levels are taken'):
+        parameter_file.read(path)
+    with pytest.raises(ValueError, match=f'^{tmp_path}: expected a file, got a folder$'):
+        parameter_file.read(tmp_path)

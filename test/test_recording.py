@@ -31,6 +31,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from adpc_ros.drive import BagDrive
 from adpc_ros.recording import storage as storage_of
+from adpc_ros.recording.files import files_of
 from adpc_ros.recording.reader import Recording
 from adpc_ros.recording.types import typestore_of
 from adpc_ros.replay.source import FrameArrival, Source, UrgencyArrival
@@ -256,6 +257,39 @@ def test_what_the_files_hold_counts_and_not_the_metadata(
     bag = folder(tmp_path / 'bag', storage)
     edit(bag)
     assert values(bag) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    [
+        ('', 'expected keys and values, got null'),
+        ('\na: {b: ', 'line 2: expected YAML in UTF-8: '),
+        ('x: 2001-99-99', "line 1: expected YAML in UTF-8: '2001-99-99' is no timestamp: "),
+        ('x: !!int x', "line 1: expected YAML in UTF-8: 'x' is no int"),
+        ('[' * 5000, 'line 1: expected YAML in UTF-8: at most 100 levels'),
+        ('rosbag2_bagfile_information: 3', 'rosbag2_bagfile_information: expected keys and'),
+        *(
+            (f'rosbag2_bagfile_information: {{relative_file_paths: {names}}}', words)
+            for names, words in (
+                ('7', 'relative_file_paths: expected a list, got 7'),
+                ('[]', 'relative_file_paths: expected names of files, got none'),
+                ('[/]', "relative_file_paths: expected names of files, got '/'"),
+                ('["\\0.mcap"]', 'relative_file_paths: expected names of files, got '),
+                (f'[{"a" * 5000}.mcap]', 'relative_file_paths: expected names of files, got '),
+            )
+        ),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_broken_metadata_is_warned_of_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str, reason: str
+) -> None:
+    bag = folder(tmp_path / 'bag', 'MCAP')
+    (bag / 'metadata.yaml').write_text(content)
+    assert files_of(bag) == [stored(bag)]
+    (warning,) = caplog.messages
+    assert warning.startswith(f'{bag}/metadata.yaml: no metadata to go by: {reason}')
+    assert warning.endswith(f': taking {stored(bag).name}') and len(warning.splitlines()) == 1
 
 
 def test_a_missing_file_of_a_recording_is_named(tmp_path: Path) -> None:

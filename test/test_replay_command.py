@@ -337,10 +337,10 @@ def test_faults_of_the_input_are_said_in_a_line(
     broken.write_bytes(data)
     wrong = tmp_path / 'wrong.yaml'
     wrong.write_text('most_latency: 1\n')
-    coloured, other = tmp_path / 'coloured', tmp_path / 'other'
-    for folder, shape in ((coloured, (64, 96, 3)), (other / 'label', (64, 96))):
+    lossy, other = tmp_path / 'lossy', tmp_path / 'other'
+    for folder, form in ((lossy, 'JPEG'), (other / 'label', 'PNG')):
         folder.mkdir(parents=True)
-        Image.fromarray(np.zeros(shape, np.uint8)).save(folder / '0.png')
+        Image.fromarray(np.zeros((64, 96), np.uint8)).save(folder / '0.png', form)
     (other / 'classes.yaml').write_text('name: mine\nnames: [ground, thing]\n')
     cases: Sequence[tuple[Path, Sequence[str | Path], str]] = (
         (tmp_path / 'nowhere', [], 'found nothing'),
@@ -358,7 +358,7 @@ def test_faults_of_the_input_are_said_in_a_line(
         (bag, ['--max-exit', '256'], 'max_exit: expected 0 to 255'),
         (bag, ['--namespace', 'adpc'], 'expected an absolute name'),
         (bag, ['--labels', tmp_path], 'expected a folder of label PNGs'),
-        (bag, ['--labels', coloured], '0.png: expected ids, grey or of a palette'),
+        (bag, ['--labels', lossy], '0.png: expected a label PNG (got JPEG, which may be lossy)'),
         (bag, ['--labels', other / 'label'], 'expected the classes of camvid, got those of mine'),
     )
     for source, options, words in cases:

@@ -246,7 +246,7 @@ def test_a_validation_without_labels_is_refused(tree: Path, tmp_path: Path) -> N
 
 def test_training_goes_on_from_other_weights(tree: Path, tmp_path: Path, trained: Path) -> None:
     initial = str(trained / 'best.safetensors')
-    train(recipe(tree, tmp_path, initial=initial, epochs=1, learning_rate=0.0))
+    train(recipe(tree, tmp_path, initial=initial, epochs=1, learning_rate=1e-30))
     first, second = parameters(tmp_path / 'best.safetensors'), parameters(Path(initial))
     assert torch.equal(first['conv1.weight'], second['conv1.weight'])
     assert first.keys() == second.keys()
@@ -266,7 +266,7 @@ def test_training_begins_with_a_backbone_for_imagenet(tree: Path, tmp_path: Path
     for name, write in (('a.pth', torch.save), ('b.safetensors', save_file)):
         write({**backbone, 'classifier.weight': torch.ones(3)}, tmp_path / name)
         output = tmp_path / f'{name}_out'
-        train(recipe(tree, output, imagenet=str(tmp_path / name), epochs=1, learning_rate=0.0))
+        train(recipe(tree, output, imagenet=str(tmp_path / name), epochs=1, learning_rate=1e-30))
         state = parameters(output / 'best.safetensors')
         assert all(torch.equal(state[k], backbone[k]) for k in backbone if k.endswith('weight'))
         assert not torch.equal(state['last_layer.3.weight'], pretrained['last_layer.3.weight'])
@@ -508,7 +508,7 @@ def test_the_papers_recipe(name: str) -> None:
         ({'epochs': True}, 'epochs: expected a whole number, got true'),
         ({'learning_rate': float('nan')}, 'learning_rate: expected a finite number, got nan'),
         ({'learning_rate': None}, 'learning_rate: expected a finite number, got null'),
-        ({'learning_rate': -0.1}, r'expected learning_rate of at least 0, got -0\.1'),
+        ({'learning_rate': -0.1}, r'expected learning_rate of at least 0 .*, got -0\.1'),
         ({'weight_decay': float('inf')}, 'weight_decay: expected a finite number, got inf'),
         ({'scales': ['0.5', 1.0]}, r"scales\[0\]: expected a finite number, got the text '0\.5'"),
         ({'weight_decay_norms': 1}, 'weight_decay_norms: expected true or false, got 1'),
@@ -538,8 +538,8 @@ def test_the_papers_recipe(name: str) -> None:
         ({'workers': -1}, 'expected workers of 0 or more, got -1'),
         ({'save_every': 0.5}, 'save_every: expected a whole number, got 0.5'),
         ({'exit_weights': [1, 1]}, 'expected exit_weights for 4 exits, got 2'),
-        ({'exit_weights': [0, 0, 0, 0]}, 'expected exit_weights of at least 0, not all'),
-        ({'class_weights': [1, -1]}, 'expected class_weights of at least 0, not all'),
+        ({'exit_weights': [0, 0, 0, 0]}, 'expected exit_weights of at least 0 .*, not all'),
+        ({'class_weights': [1, -1]}, 'expected class_weights of at least 0 .*, not all'),
         ({'class_weights': [1], 'class_balance': 1.1}, 'class_weights or class_balance, got both'),
         ({'autocast': 'float16'}, "expected autocast null or bfloat16, got 'float16'"),
         ({'initial': 'a', 'imagenet': 'b'}, 'expected initial or imagenet, got both'),

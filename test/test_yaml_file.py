@@ -61,14 +61,17 @@ def test_merged_keys_are_overridden_and_not_there_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('a: 1\nb: 2\na: 3\n', "expected YAML .*the key 'a' is there twice"),
-        ('a:\n  0x1: 1\n  1: 2\n', 'expected YAML .*the key 1 is there twice'),
-        ('a: [1\n', 'expected YAML in UTF-8: '),
-        ('a: Straße'.encode('latin-1'), 'expected YAML in UTF-8: unacceptable character #x00df'),
-        (b'\x89PNG\r\n\x1a\n\0\0', 'expected YAML in UTF-8: '),
-        ('a: 2024-13-45', 'expected YAML in UTF-8: month must be'),
-        ('a: !!bool perhaps', 'expected YAML in UTF-8: '),
-        ('[' * 5000, 'expected YAML in UTF-8: '),
+        ('a: 1\nb: 2\na: 3\n', "line 3: expected YAML in UTF-8: the key 'a' is there twice"),
+        ('a:\n  0x1: 1\n  1: 2\n', 'line 3: expected YAML .*the key 1 is there twice'),
+        ('a:\n- [1\n', "line 3: expected YAML .*while parsing a flow sequence, expected ','"),
+        ('a: 1\nb: Straße'.encode('latin-1'), 'line 2: .* unacceptable character #x00df'),
+        ('a: ßß\nb: \0', 'line 2: expected YAML in UTF-8: unacceptable character #x0000'),
+        (b'\x89PNG\r\n\x1a\n\0\0', 'line 1: expected YAML in UTF-8: '),
+        ('a:\n  2024-13-45', "line 2: .* '2024-13-45' is no timestamp: month must be in 1..12$"),
+        ('a: !!int x', "line 1: expected YAML in UTF-8: 'x' is no int"),
+        ('a: !!bool perhaps', "line 1: expected YAML in UTF-8: 'perhaps' is no bool$"),
+        ('a: ' + '[' * 5000, 'line 1: expected YAML in UTF-8: at most 100 levels are taken'),
+        ('{a: ' * 5000 + '}' * 5000, 'line 1: .* at most 100 levels are taken, got more'),
         ('- 1', r'expected keys and values, got \[1\]'),
         ('', 'expected keys and values, got null'),
         ('on: 1', 'expected texts as keys, got true'),
@@ -79,8 +82,21 @@ def test_what_is_wrong_is_said_with_the_path(
     tmp_path: Path, content: str | bytes, message: str
 ) -> None:
     path = write(tmp_path, content)
-    with pytest.raises(ValueError, match=f'(?s){path}: {message}'):
+    with pytest.raises(ValueError, match=f'^{path}: {message}') as caught:
         read_mapping(path)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f'^{tmp_path}: expected a file, got a folder$'):
+        read_yaml(tmp_path)
+
+
+def test_a_hundred_levels_are_read(tmp_path: Path) -> None:
+    found = read_yaml(write(tmp_path, '[' * 99 + '7' + ']' * 99))
+    for _ in range(99):
+        (found,) = found
+    assert found == 7
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,11 @@ from adpc_ros.network.families import ARCHITECTURES, NetworkConfig
 from adpc_ros.yaml_file import fields_of, read_mapping
 
 _CLASS_BALANCE = 1.1
+_MAX_INT = 2**31 - 1
+_MAX_SEED = 2**64 - 1  # of torch
+_MAX_WEIGHT = 1e6  # and of rates; far above is no number in float32
+_MAX_SCALE = 16.0
+_MAX_CROP = 65536
 NO_EFFECT = frozenset({'workers', 'save_every'})  # keys that change no result
 
 
@@ -38,14 +43,15 @@ class TrainConfig:
     :param batch_size: images that one optimizer step sees, in all processes together.
     :param accumulate: parts of a batch that are computed one after the other, for want of memory;
         divides ``batch_size``. BatchNorm sees a part, the loss is normalised over the batch.
-    :param crop: (H, W) of the training window in pixels, multiples of what the network takes.
-    :param scales: range of the random resize.
+    :param crop: (H, W) of the training window in pixels, multiples of what the network takes, at
+        most 65536.
+    :param scales: range of the random resize, above 0, at most 16.
     :param colour: strength of the random colour change, 0 to 1.
     :param gamma: strength of the random change of light, as at dusk, 0 to 1; 0 for none.
     :param class_mix: probability that rare classes of another image (those whose weight in the
         loss is above 1) are pasted onto a sample.
     :param optimizer: adamw, or sgd with momentum 0.9.
-    :param learning_rate: at the first step; falls polynomially (power 0.9) to zero.
+    :param learning_rate: at the first step, above 0; falls polynomially (power 0.9) to zero.
     :param trunk_rate: factor on the learning rate of the backbone, which ``imagenet`` fills.
     :param warmup_steps: first steps, in which the learning rate grows linearly to its course.
     :param weight_decay: of every parameter.
@@ -78,7 +84,7 @@ class TrainConfig:
         these alone.
     :param norm_batches: batches over which BatchNorm's statistics are averaged anew before a
         validation, since in a short training the running ones lag behind; 0 for none.
-    :param seed: of everything random.
+    :param seed: of everything random, below 2^64; other whole numbers are below 2^31.
     :raises ValueError: if a value is outside its range.
     """
 
@@ -138,8 +144,13 @@ class TrainConfig:
         multiple = sizes.size_multiple if sizes else 1  # an unknown one is refused as it is built
         if len(self.crop) != 2 or any(edge < multiple or edge % multiple for edge in self.crop):
             raise ValueError(f'expected a crop (H, W) of multiples of {multiple}, got {self.crop}')
-        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
-            raise ValueError(f'expected scales (low, high), both positive, got {self.scales}')
+        if max(self.crop) > _MAX_CROP:
+            raise ValueError(f'expected a crop (H, W) of at most {_MAX_CROP}, got {self.crop}')
+        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1] <= _MAX_SCALE:
+            raise ValueError(
+                'expected scales (low, high), both positive and at most '
+                f'{_MAX_SCALE:g}, got {self.scales}'
+            )
         for key in ('synthetic_share', 'extra_share', 'colour', 'gamma', 'class_mix'):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f'expected {key} in [0, 1], got {getattr(self, key)}')
@@ -158,8 +169,12 @@ class TrainConfig:
             'learning_rate', 'trunk_rate', 'weight_decay', 'distill_weight', 'distill_weight_end',
         ):  # fmt: skip
             value = getattr(self, key)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f'expected {key} of at least 0, got {value}')
+            if value is not None and not 0 <= value <= _MAX_WEIGHT:
+                raise ValueError(
+                    f'expected {key} of at least 0 and at most {_MAX_WEIGHT:g}, got {value}'
+                )
+        if not self.learning_rate > 0:
+            raise ValueError(f'expected learning_rate above 0, got {self.learning_rate}')
         try:
             object.__setattr__(self, 'optimizer', Optimizer(self.optimizer))
         except ValueError:
@@ -188,6 +203,8 @@ class TrainConfig:
         value = getattr(self, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise ValueError(f'expected {key} of {minimum} or more, got {value!r}')
+        if value > (limit := _MAX_SEED if key == 'seed' else _MAX_INT):
+            raise ValueError(f'expected {key} of at most {limit}, got {value}')
 
     def _check_weights(self) -> None:
         known = ARCHITECTURES.get(self.network.get('architecture', ''))
@@ -202,7 +219,8 @@ class TrainConfig:
             weights: tuple[float, ...] | None = getattr(self, key)
             if weights is not None and not _are_weights(weights):
                 raise ValueError(
-                    f'expected {key} of at least 0, not all of them 0, got {list(weights)}'
+                    f'expected {key} of at least 0 and at most {_MAX_WEIGHT:g}, '
+                    f'not all of them 0, got {list(weights)}'
                 )
         if self.class_weights is None:
             if self.class_balance is None:
@@ -217,7 +235,7 @@ class TrainConfig:
 
 
 def _are_weights(values: tuple[float, ...]) -> bool:
-    return all(math.isfinite(v) and v >= 0 for v in values) and any(v > 0 for v in values)
+    return all(0 <= v <= _MAX_WEIGHT for v in values) and any(v > 0 for v in values)
 
 
 def read_config(path: str | Path) -> TrainConfig:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from adpc_ros.class_file import find_class_file, read_classes
 from adpc_ros.image_files import SUFFIXES, LabelFolder, images_of, labels_beside, list_images
-from adpc_ros.label_table import CAMVID_VALUES, LabelTable, LabelValues
-from adpc_ros.labels import CAMVID, CITYSCAPES, Colour
+from adpc_ros.label_table import CITYSCAPES_FORMS, LabelTable
+from adpc_ros.labels import CAMVID, CITYSCAPES
 from adpc_ros.learning.labelled_images import LabelledImages
 
 _LOG = logging.getLogger(__name__)
@@ -36,30 +36,6 @@ class CamVid(LabelledImages):
     Source: Brostow, Fauqueur, Cipolla 2009, in the 11-class form used by SegNet.
     """
 
-    # fmt: off
-    #: colour in the original's labels -> class; black is unlabelled. Colours: class_dict.csv as it
-    #: goes with the original; joined as in arXiv:1511.00561's data, e.g. in MATLAB's example.
-    COLOURS: Mapping[str, tuple[Colour, ...]] = {
-        'sky': ((128, 128, 128),),
-        'building': (
-            (128, 0, 0), (0, 128, 64), (64, 192, 0), (64, 0, 64), (192, 0, 128),
-        ),  # building, bridge, wall, tunnel, archway
-        'pole': ((192, 192, 128), (0, 0, 64)),  # column or pole, traffic cone
-        'road': ((128, 64, 128), (128, 0, 192), (192, 0, 64)),  # road, lane markings
-        'pavement': ((0, 0, 192), (64, 192, 128), (128, 128, 192)),  # and parking block, shoulder
-        'tree': ((128, 128, 0), (192, 192, 0)),  # and other vegetation
-        'sign': ((192, 128, 128), (128, 128, 64), (0, 64, 64)),  # and text, traffic light
-        'fence': ((64, 64, 128),),
-        'car': (
-            (64, 0, 128), (64, 128, 192), (192, 128, 192), (192, 64, 128), (128, 64, 64),
-        ),  # car, pick-up, lorry or bus, train, others that move
-        'pedestrian': (
-            (64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64),
-        ),  # pedestrian, child, pram or cart, animal
-        'bicyclist': ((0, 128, 192), (192, 0, 192)),  # and motorcycle
-    }
-    # fmt: on
-
     def __init__(self, root: str | Path) -> None:
         """
         List the images of a split.
@@ -68,11 +44,7 @@ class CamVid(LabelledImages):
         :raises FileNotFoundError: if there are no images.
         :raises ValueError: likewise, or if an image has no label.
         """
-        colours = [
-            (colour, CAMVID.id_of(name)) for name, each in self.COLOURS.items() for colour in each
-        ]
-        values = CAMVID_VALUES._replace(colours=colours)
-        super().__init__(_pairs(Path(root)), LabelTable(CAMVID, values))
+        super().__init__(_pairs(Path(root)), LabelTable(CAMVID))
 
 
 class Cityscapes(LabelledImages):
@@ -83,11 +55,6 @@ class Cityscapes(LabelledImages):
     them is unlabelled. Where an image has none, all are taken from ``*_labelTrainIds.png``.
     Source: arXiv:1604.01685; ids of cityscapesScripts.
     """
-
-    #: label id -> class id
-    LABEL_IDS: Mapping[int, int] = dict(
-        zip((7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33), range(19))
-    )
 
     def __init__(self, root: str | Path) -> None:
         """
@@ -113,15 +80,11 @@ class Cityscapes(LabelledImages):
                 for image in images
             ]  # fmt: skip
 
-        found, values = (
-            labels('labelIds'),
-            LabelValues(self.LABEL_IDS, unlabelled=frozenset(range(34)) - self.LABEL_IDS.keys()),
-        )
-        if not all(label.exists() for label in found):
-            train = labels('labelTrainIds')
-            if all(label.exists() for label in train):
-                found, values = train, LabelValues({i: i for i in range(CITYSCAPES.count)})
-        super().__init__(list(zip(images, found)), LabelTable(CITYSCAPES, values))
+        forms = {form: labels(form) for form in CITYSCAPES_FORMS}
+        complete = (f for f, paths in forms.items() if all(path.exists() for path in paths))
+        form = next(complete, next(iter(forms)))
+        table = LabelTable(CITYSCAPES, CITYSCAPES_FORMS[form])
+        super().__init__(list(zip(images, forms[form])), table)
 
 
 class Folder(LabelledImages):
@@ -224,7 +187,9 @@ def _listed(path: Path, samples: LabelledImages) -> Callable[[Path], bool]:
     """
     try:
         lines = path.read_text('utf-8-sig').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ValueError(f'cannot read the list {path}: {error.strerror}') from error
+    except UnicodeDecodeError as error:
         raise ValueError(
             f'cannot read the list {path}: expected text in UTF-8: {error}'
         ) from error

@@ -55,7 +55,7 @@ class Adaptivity:
         object.__setattr__(self, 'class_thresholds', by_class)
         limit = 1.0 if self.criterion is Criterion.MAX_PROBABILITY else math.inf
         for values in (self.thresholds, *self.class_thresholds):
-            if not all(0.0 <= t <= limit for t in values):
+            if not all(math.isfinite(t) and 0.0 <= t <= limit for t in values):
                 raise ValueError(
                     f'expected thresholds in [0, {limit}] for {self.criterion.value}, got {values}'
                 )

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 
 from adpc_ros.files import replacing
 from adpc_ros.labels import CLASS_SETS, ClassSet, by_name
-from adpc_ros.network.adaptivity import Adaptivity
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.families import NetworkConfig, build_network
 from adpc_ros.network.tensors import COUNTER, CheckpointError, checked, read_safetensors
 from adpc_ros.network.worth import ExitTimes, Worth, exit_times_from, worth_from
+from adpc_ros.yaml_file import typed
 
 __all__ = [
     *('Checkpoint', 'CheckpointError', 'config_from_dict', 'config_to_dict'),
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _FORMAT = 'adpc_ros 1'
+_ANY = dict[str, Any]
 
 
 class Checkpoint(NamedTuple):
@@ -70,22 +71,10 @@ def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
     """
     Build a configuration from plain values.
 
-    :raises ValueError: for unknown keys or values out of range.
+    :raises ValueError: for unknown or missing keys, and values of another type or out of range.
     """
-    values = dict(values)
-    known = {field.name for field in dataclasses.fields(NetworkConfig)}
-    if unknown := values.keys() - known:
-        raise ValueError(f'unknown keys {sorted(unknown)}: expected some of {sorted(known)}')
-    adaptivity = values.pop('adaptivity', None)
-    try:
-        for key in ('mean', 'std', 'temperatures'):
-            if values.get(key) is not None:
-                values[key] = tuple(values[key])
-        return NetworkConfig(
-            **values, adaptivity=None if adaptivity is None else Adaptivity(**adaptivity)
-        )
-    except TypeError as error:  # a missing or unknown key, or a value of another type
-        raise ValueError(f'broken network configuration: {error}') from error
+    config: NetworkConfig = typed(values, NetworkConfig, 'network')
+    return config
 
 
 def save(
@@ -160,13 +149,18 @@ def load(path: str | Path) -> Checkpoint:
             f'{path}: expected format {_FORMAT!r} in the metadata, got {found!r}{other}'
         )
     try:
-        config = config_from_dict(json.loads(metadata['network']))
-        classes = _classes(metadata['classes'])
-        info = {str(k): str(v) for k, v in json.loads(metadata['info']).items()}
-        worth = worth_from(json.loads(metadata['worth'])) if 'worth' in metadata else None
-        exit_s = exit_times_from(json.loads(metadata['exit_s'])) if 'exit_s' in metadata else None
+        if missing := {'network', 'classes', 'info'} - metadata.keys():
+            raise ValueError(
+                f'missing keys {sorted(missing)}: expected network, classes and info, '
+                f'got {sorted(metadata)}'
+            )
+        config = config_from_dict(_value(metadata, 'network'))
+        classes = _classes(metadata)
+        info = {k: str(v) for k, v in typed(_value(metadata, 'info'), _ANY, 'info').items()}
+        worth = worth_from(_value(metadata, 'worth')) if 'worth' in metadata else None
+        exit_s = exit_times_from(_value(metadata, 'exit_s')) if 'exit_s' in metadata else None
         _check(config, worth, exit_s)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(f'{path}: broken configuration in the metadata ({error})') from error
     if classes.count != config.class_count:
         raise CheckpointError(
@@ -194,17 +188,19 @@ def _described(classes: ClassSet) -> str:
     return classes.name if known else json.dumps(vars(classes))
 
 
-def _classes(described: str) -> ClassSet:
+def _classes(metadata: Mapping[str, str]) -> ClassSet:
     """Give the class set that was described."""
-    if not described.startswith('{'):
-        return by_name(described)
-    fields = json.loads(described)
-    return ClassSet(
-        str(fields['name']),
-        tuple(map(str, fields['names'])),
-        tuple((r, g, b) for r, g, b in fields['colours']),
-        tuple(map(str, fields.get('vulnerable', ()))),
-    )
+    if not metadata['classes'].startswith('{'):
+        return by_name(metadata['classes'])
+    classes: ClassSet = typed(_value(metadata, 'classes'), ClassSet, 'classes')
+    return classes
+
+
+def _value(metadata: Mapping[str, str], key: str) -> Any:
+    try:
+        return json.loads(metadata[key])
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f'{key}: expected JSON, got {metadata[key]!r:.80} ({error})') from error
 
 
 def _digest(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from adpc_ros.yaml_file import read_mapping, typed
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,23 @@ def files_of(path: Path) -> list[Path]:
         (file for file in path.iterdir() if file.is_file() and _STORAGE.search(file.name)),
         key=lambda file: (len(file.name), file.name),  # bag_9 before bag_10
     )
-    names = _listed(path / 'metadata.yaml')
-    return _listed_files(path, names, present) if names else _unlisted_files(path, present)
+    metadata = path / 'metadata.yaml'
+    try:
+        values = _information(metadata)
+        names, found = _listed(path, values)
+    except FileNotFoundError:
+        return _unlisted_files(path, present, f'{path}: no metadata.yaml to go by')
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        why = str(reason).removeprefix(f'{metadata}: ')
+        return _unlisted_files(path, present, f'{metadata}: no metadata to go by: {why}')
+    _check_compression(metadata, values)
+    return _listed_files(path, names, found, present)
 
 
-def _listed_files(folder: Path, names: list[str], present: list[Path]) -> list[Path]:
-    found = [_place(folder, name) for name in names]
+def _listed_files(
+    folder: Path, names: Sequence[str], found: Sequence[Path | None], present: list[Path]
+) -> list[Path]:
     lost = [name for name, file in zip(names, found) if file is None]
     if not lost:
         return list(dict.fromkeys(file for file in found if file is not None))
@@ -64,36 +76,48 @@ def _place(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _unlisted_files(folder: Path, present: list[Path]) -> list[Path]:
+def _unlisted_files(folder: Path, present: list[Path], why: str) -> list[Path]:
     if not present:
         raise ValueError(f'{folder}: {_EXPECTED}, found none of these in the folder')
     if len(present) > 1:
         parts = [_PART.fullmatch(file.name) for file in present]
         if len({part and part[1] for part in parts}) > 1 or parts[0] is None:
             raise ValueError(
-                f'{folder}: expected metadata.yaml or a single recording, got '
+                f'{why}: expected metadata.yaml or a single recording, got '
                 f'{", ".join(file.name for file in present)}: give the one that is meant'
             )
-    log.warning('%s: no metadata.yaml to go by: taking %s', folder, ', '.join(
-        file.name for file in present))  # fmt: skip
+    log.warning('%s: taking %s', why, ', '.join(file.name for file in present))
     return present
 
 
-def _listed(path: Path) -> list[str]:
-    """Read the names of the files from metadata.yaml; none if it is missing or broken."""
-    if not path.exists():
-        return []
-    try:
-        document: Any = yaml.safe_load(path.read_bytes())
-        values = document['rosbag2_bagfile_information']
-        names = values['relative_file_paths'] or []
-        if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
-            raise TypeError(f'expected names in relative_file_paths, got {names!r}')
-    except (OSError, yaml.YAMLError, UnicodeError, KeyError, TypeError) as error:
-        log.warning('%s: expected the metadata of a recording: %r', path, error)
-        return []
+def _information(path: Path) -> dict[str, Any]:
+    """Read metadata.yaml; raises ValueError or OSError if it is none."""
+    if path.exists() and not path.is_file():
+        raise ValueError('expected a file, got a folder, device or pipe')
+    key = 'rosbag2_bagfile_information'
+    values: dict[str, Any] = typed(read_mapping(path).get(key), dict[str, Any], key)
+    return values
+
+
+def _listed(folder: Path, values: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Path | None]]:
+    """Give the names of the files, and where they lie; raises ValueError if these are no names."""
+    key = 'relative_file_paths'
+    names = typed(values.get(key), tuple[str, ...], key)
+    if not names:
+        raise ValueError(f'{key}: expected names of files, got none')
+    places = []
+    for name in names:
+        try:
+            if not _STORAGE.search(Path(name).name) or not name.isprintable():
+                raise ValueError
+            places.append(_place(folder, name))
+        except (OSError, ValueError):  # OSError: too long
+            raise ValueError(f'{key}: expected names of files, got {name!r:.80}') from None
+    return names, places
+
+
+def _check_compression(path: Path, values: Mapping[str, Any]) -> None:
     mode = str(values.get('compression_mode') or '').lower()
     form = str(values.get('compression_format') or 'zstd').lower()
     if mode == 'message' and form != 'zstd':
         raise ValueError(f'{path}: expected messages compressed as zstd, got {form}')
-    return names

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from adpc_ros.class_file import table_for
 from adpc_ros.drive import by_number
-from adpc_ros.label_table import LabelTable
-from adpc_ros.labels import ClassSet
+from adpc_ros.label_table import CITYSCAPES_FORMS, LabelTable
+from adpc_ros.labels import CITYSCAPES, ClassSet
 from adpc_ros.learning.metrics import Confusion
 from adpc_ros.replay.output import NAMESPACE, read_output, values_of
 from adpc_ros.replay.records import Counted, FrameRecord, Key
 from adpc_ros.replay.source import nanoseconds
 from adpc_ros.ros.publication import scaled
 from adpc_ros.runtime.scheduler import StopReason
+
+_LOG = logging.getLogger(__name__)
+
+# What Cityscapes has for an image: labels in two forms, and pictures that are none.
+_FORM = re.compile(rf'(_gt(Fine|Coarse))?_({"|".join(CITYSCAPES_FORMS)})$')
+_PICTURE = re.compile(r'_(color|instanceIds|instanceTrainIds)$')
+_OWN_PICTURE = re.compile(rf'_gt(Fine|Coarse){_PICTURE.pattern}')
 
 
 class Change(NamedTuple):
@@ -130,18 +139,38 @@ def open_labels(folder: Path, classes: ClassSet) -> Labels:
     """
     List label PNGs, numbers in names by value, and read the first.
 
+    Where some are Cityscapes' ``*_labelIds.png`` or ``*_labelTrainIds.png``, only these are taken
+    (the first kind if there are as many).
+
     :param folder: the files hold class ids, or what the ``classes.yaml`` in the folder that holds
-        it, or beside, says.
+        it, or beside, says; those of Cityscapes what their names say.
     :raises FileNotFoundError: if there are none.
     :raises ValueError: if the class file is of other classes, or the first label cannot be read.
     """
-    files = [file for file in folder.glob('*') if file.suffix.lower() == '.png']
+    found = [file for file in folder.glob('*') if file.suffix.lower() == '.png']
+    files, form = _labels_among(found)
     files.sort(key=lambda file: by_number(file.stem))
     if not files:
-        raise FileNotFoundError(f'expected a folder of label PNGs at {folder}')
-    table = table_for(classes, folder.resolve().parent)
+        rest = f', found {len(found)} others, as {min(found).name}' if found else ''
+        raise FileNotFoundError(f'expected a folder of label PNGs at {folder}{rest}')
+    own = (_FORM, _PICTURE) if form else (_OWN_PICTURE,)
+    taken = set(files)
+    others = [f for f in found if f not in taken and not any(o.search(f.stem) for o in own)]
+    if others:
+        _LOG.warning('%s: left out %d PNGs that are no *_%s', folder, len(others), form)
+    values = CITYSCAPES_FORMS.get(form) if classes == CITYSCAPES else None
+    table = table_for(classes, folder.resolve().parent, values)
     table.read(files[0])
     return Labels(folder, files, table)
+
+
+def _labels_among(found: Sequence[Path]) -> tuple[list[Path], str]:
+    """Choose the labels among PNGs, and give the form of Cityscapes that they have, or ''."""
+    forms = {f: [p for p in found if p.stem.endswith(f'_{f}')] for f in CITYSCAPES_FORMS}
+    form = max(forms, key=lambda each: len(forms[each]))  # the first of equals
+    if forms[form]:
+        return forms[form], form
+    return [file for file in found if not _OWN_PICTURE.search(file.stem)], ''
 
 
 def judge(
@@ -165,7 +194,7 @@ def judge(
     """
     folder, files, table = labels
     if by_stamp:
-        named = {file.stem: file for file in files}
+        named = {_FORM.sub('', file.stem): file for file in files}
         of_frame = {r.number: named.get(str(r.stamp_ns)) for r in records}
     else:
         if len(files) > len(records):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from adpc_ros import json_file
 from adpc_ros.replay.agreement import Agreement
 from adpc_ros.replay.expectation import describe
 from adpc_ros.replay.records import FrameRecord
@@ -61,7 +61,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     frames = [record._asdict() for record in replayed.records]
     (folder / NUMBERS).write_text(
-        json.dumps({**numbers, 'title': title, 'per_frame': frames}, indent=1) + '\n'
+        json_file.dumps({**numbers, 'title': title, 'per_frame': frames}, indent=1) + '\n'
     )
     path = folder / PAGE
     path.write_text(_page(title, numbers, replayed, against))

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from adpc_ros.yaml_file import LevelLoader, described, read_data
+
 _KEY = 'ros__parameters'
 _TRUE = {'Y', 'y', 'yes', 'Yes', 'YES', 'true', 'True', 'TRUE', 'on', 'On', 'ON'}
 _FALSE = {'N', 'n', 'no', 'No', 'NO', 'false', 'False', 'FALSE', 'off', 'Off', 'OFF'}
@@ -29,7 +31,7 @@ _INT64 = range(-(2**63), 2**63)
 _TEXT = 'tag:yaml.org,2002:str'
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(LevelLoader):
     """Composes scalars without a tag as they are, and resolves no type."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
@@ -42,12 +44,14 @@ class ParameterFile(NamedTuple):
 
     ``sections`` are parameters by the name of the node as it is written (``/**``, ``adpc``,
     ``/front/adpc``), in file order. A parameter is a bool, int, float, str or a list of one of
-    these; an empty list has no type. ``repeated`` are keys that a mapping holds twice.
+    these; an empty list has no type. ``repeated`` are keys that a mapping holds twice; an
+    ``empty`` file holds nothing, or comments alone.
     """
 
     path: Path
     sections: dict[str, dict[str, Any]]
     repeated: tuple[str, ...]
+    empty: bool = False
 
     def of(self, node: str) -> dict[str, Any] | None:
         """
@@ -64,9 +68,11 @@ class ParameterFile(NamedTuple):
         lines = [
             f'{self.path}: {name} is there twice: the last one counts' for name in self.repeated
         ]
-        if not any(_matches(name, node) for name in self.sections):
-            names = ', '.join(self.sections) or 'no node'
-            lines.append(f'{self.path} has no parameters for {node}, only for {names}')
+        if self.empty:
+            lines.append(f'{self.path} is empty: expected parameters for {node}')
+        elif not any(_matches(name, node) for name in self.sections):
+            others = f'only for {", ".join(self.sections)}' if self.sections else 'nor for another'
+            lines.append(f'{self.path} has no parameters for {node}, {others}')
         return lines
 
 
@@ -75,16 +81,17 @@ def read(path: str | Path) -> ParameterFile:
     Read a parameter file.
 
     :raises OSError: if it cannot be opened.
-    :raises ValueError: if a node could not read it, either; says path and line.
+    :raises ValueError: if a node could not read it, either, or it is nested too deep; says path
+        and line.
     """
+    data = read_data(path)
     try:
-        data = Path(path).read_bytes()
         for event in yaml.parse(data, yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise _error(event, 'a value', f'the alias *{event.anchor}')
         documents = list(yaml.compose_all(data, _Loader))
     except yaml.YAMLError as error:
-        raise ValueError(f'{path}: expected YAML: {" ".join(str(error).split())}') from error
+        raise ValueError(f'{path}: {described(error, data)}') from error
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from None
     sections: dict[str, dict[str, Any]] = {}
@@ -97,7 +104,7 @@ def read(path: str | Path) -> ParameterFile:
                 _add_sections(document, '', sections, repeated)
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from None
-    return ParameterFile(Path(path), sections, tuple(repeated))
+    return ParameterFile(Path(path), sections, tuple(repeated), not documents)
 
 
 def _matches(name: str, node: str) -> bool:
