@@ -201,13 +201,13 @@ class Simulation:
             computed.active_share,
             self._now_s,
         )
-        done = self._result(frame, None, self._latest)
+        done = self._result(frame, None, self._latest) if self._on_exit else None
         self._carry_out(
             self._scheduler.exit_rendered(
                 frame.frame_id, computed.exit_index, self._now_s, computed.mean_confidence
             )
         )
-        if self._on_exit is not None:
+        if self._on_exit is not None and done is not None:
             self._on_exit(done, self._now_ns)
         if self._running is running and not running.due_ns:
             self._let_go()

@@ -160,8 +160,8 @@ class Source:
             )
         self.topic = self._images[0].name
         cdr = [topic for topic in self._recording.topics if topic.encoding == 'cdr']
-        for other in set(self._recording.topics) - set(cdr):
-            if other.kind in (URGENCY_TYPE, CAMERA_INFO_TYPE):
+        for other in self._recording.topics:
+            if other not in cdr and other.kind in (URGENCY_TYPE, CAMERA_INFO_TYPE):
                 log.warning('%s: passed over, as it is not encoded as cdr: %s', self.path, other)
         urgencies = [t for t in cdr if t.kind == URGENCY_TYPE or self._is_bool(t)]
         if recorded and urgency_topic and not any(map(self._is_bool, cdr)):

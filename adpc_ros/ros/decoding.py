@@ -72,6 +72,8 @@ ENCODINGS = (*_VIEWED, *_CONVERTED)
 _FORMATS = ('JPEG', 'PNG')
 _GREY = ('L', 'I;16')  # Pillow's modes
 _MODES = (*_GREY, '1', 'RGB', 'RGBA', 'LA', 'P', 'PA', 'CMYK', 'YCbCr')
+# the size is checked here; not for each frame, as the filters belong to all threads
+warnings.filterwarnings('ignore', category=Pillow.DecompressionBombWarning)
 _ORIENTATION = 0x0112  # EXIF
 TURNED = 'images have an EXIF orientation: masks are of them as stored'
 
@@ -174,10 +176,8 @@ def compressed_to_rgb(message: Any) -> Deferred:
     """
     data = memoryview(message.data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error', Pillow.DecompressionBombWarning)
-            picture = Pillow.open(io.BytesIO(data), formats=_FORMATS)
-    except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
+        picture = Pillow.open(io.BytesIO(data), formats=_FORMATS)
+    except Pillow.DecompressionBombError as error:
         raise InvalidImage(
             'size', f'expected at most {LARGEST_PX} pixels an edge, got far more: {error}'
         ) from error
