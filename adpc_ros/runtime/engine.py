@@ -413,7 +413,10 @@ class Engine:
 
     def _segment(self, worker: Worker, frame: Frame) -> None:
         assert not isinstance(frame.image, Deferred)
+        run_until = getattr(worker.plan, 'run_until', lambda time_s: None)
+        run_until(time.monotonic() + 0.002)
         for computed in worker.steps_of(worker.plan.segment(frame.image, self._adaptive)):
+            run_until(time.monotonic() + 0.002)
             if self._stopped(worker):
                 return
             if computed is None:
