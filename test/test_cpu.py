@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -552,6 +554,53 @@ print(make_plan(random_network(0)).description)
     )
     assert 'PyTorch float32 on cpu' in done.stdout, done.stderr[-2000:]
     assert re.search(r'libadpc_cpu.so was not found in .*: colcon builds it', done.stdout)
+
+
+def test_a_run_stops_at_its_time_and_for_an_interrupt_whenever_they_come() -> None:
+    plan = CpuPlan(program_of(), threads=2)
+    image = picture((300, 400))
+    whole = [d for d in plan.segment(image) if d is not None]
+    assert len(whole) == 4, 'without a time nothing but exits is yielded'
+    plan.run_until(0.0)  # is over already: a piece of work at a time
+    before, paused, exits = plan.progress, 0, []
+    for done in plan.segment(image):
+        assert plan.progress > before
+        before = plan.progress
+        paused += done is None
+        exits += [] if done is None else [done]
+    assert paused > 50
+    for expected, done in zip(whole, exits, strict=True):
+        np.testing.assert_array_equal(done.rendered.confidence, expected.rendered.confidence)
+
+    plan.run_until(math.inf)
+    plan.interrupt()
+    assert next(plan.segment(image)) is None, 'it may have been for this very frame'
+    for late in (lambda: plan.run_until(time.monotonic()), plan.interrupt):
+        plan.run_until(math.inf)
+        segmentation = plan.segment(picture((1600, 2400)))
+        timer = threading.Thread(target=_after_some_work, args=(plan, plan.progress, late))
+        timer.start()
+        assert next(segmentation) is None, 'a call under way takes it'
+        timer.join()
+
+
+def _after_some_work(plan: CpuPlan, begun: int, act: Callable[[], None]) -> None:
+    while plan.progress <= begun:
+        time.sleep(0.0001)
+    act()
+
+
+def test_a_layer_takes_winograd_where_its_tiles_are_well_filled() -> None:
+    plan = CpuPlan(compile_network(checkpoint.load(WEIGHTS[1]).network), threads=1)
+    cells = 32 * 32
+    for share, expected in ((1.0, 'winograd'), (0.05, '')):
+        active = torch.arange(cells).remainder(cells) < share * cells
+        maps = [ActiveMap(active[torch.randperm(cells)].reshape(1, 1, 32, 32))] * 3
+        list(plan.segment(picture((128, 128)), True, maps))
+        times = {t.name: t for t in plan.step_times()}
+        assert times['layer1.0.conv2'].kernel == 'winograd', 'dense'
+        assert times['stage4.0.branches.0.0.conv1'].kernel == expected
+        assert times['conv2'].kernel == '', 'of stride 2'
 
 
 def test_steps_have_names_shapes_times_and_shares() -> None:

@@ -1104,6 +1104,39 @@ void check_refusal() {
     if ((adpc_start(plan.get(), &wrong[i]) == 0) != (i == 4)) fail("frame ", i);
 }
 
+// Features below the smallest normal number count as zero in every thread that computes, and in
+// nobody else's.
+void check_denormals(const std::vector<std::string>& sets) {
+  const std::vector<float> ones(3 * 256, 1.0f), tiny(3 * 256 * 256, 1e-39f);
+  for (const std::string& set : sets) {
+    char error[200] = "";
+    const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
+        adpc_create(set.c_str(), 0, 3, 1, 1, 2, 4, 0, ones.data(), ones.data(), 0.5f, ones.data(),
+                    error, sizeof error),
+        adpc_destroy);
+    adpc_op op{};
+    op.exit_index = op.gives_exit = op.output = ADPC_SCORES;
+    op.residual = -1;
+    op.kernel = 1;
+    op.stride = 4;
+    op.weight = ones.data();
+    if (!plan || adpc_add_op(plan.get(), &op)) fail("no plan of one operation: ", error);
+    adpc_frame frame{};
+    frame.normalised = tiny.data();
+    frame.height = frame.width = 256;
+    std::vector<uint8_t> ids(256 * 256), confidence(256 * 256);
+    if (adpc_start(plan.get(), &frame)) fail("no frame");
+    adpc_poison(plan.get());
+    if (adpc_run(plan.get(), ids.data(), confidence.data(), nullptr, nullptr) != 1) fail("no exit");
+    std::vector<float> scores(64 * 64);
+    adpc_read_scores(plan.get(), scores.data());
+    for (float score : scores)
+      if (score != 0.0f) fail(set, ": a score of ", score, " from denormal numbers");
+    volatile float own = 1e-39f;
+    if (own * 2.0f == 0.0f) fail(set, ": the caller's denormal numbers count as zero");
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -1118,6 +1151,7 @@ int main(int argc, char** argv) {
   int episodes = 0;
   try {
     check_refusal();
+    check_denormals(sets);
     do {
       Episode episode(seed, sets);
       try {
