@@ -1,6 +1,7 @@
 /* The native runtime: an anytime network as a list of operations that can be paused anywhere.
  *
- * One thread at a time may use a plan; only adpc_interrupt may be called from another one.
+ * One thread at a time may use a plan; only adpc_run_until, adpc_interrupt and adpc_progress may be
+ * called from another one.
  */
 #ifndef ADPC_H
 #define ADPC_H
@@ -23,10 +24,12 @@ enum { ADPC_CONV = 0, ADPC_RESAMPLE = 1, ADPC_HEAD = 2, ADPC_INVERTED = 3 };
 enum { ADPC_FLOAT32 = 0, ADPC_BFLOAT16 = 1 };
 enum { ADPC_IMAGE = 0, ADPC_SCORES = 1 };  /* slots that every plan has; the first exit's scores */
 enum { ADPC_FINISHED = -1, ADPC_PAUSED = 0 };  /* of adpc_run; else an exit, from 1 */
-#define ADPC_VERSION 4 /* of this interface */
+#define ADPC_VERSION 5 /* of this interface */
 #define ADPC_MAX_EDGE 16384 /* pixels */
 #define ADPC_MAX_SOURCES 4
 #define ADPC_MAX_EXITS 8
+#define ADPC_FINEST 2 /* log2 of the finest scale at which something can be masked */
+#define ADPC_LEVELS 4 /* from there on */
 #define ADPC_MAX_LEVEL 7 /* log2 of the coarsest scale */
 
 typedef struct {
@@ -80,12 +83,14 @@ typedef struct {
 typedef struct {
   double confidence_sum;   /* of the image's pixels, as rendered */
   int64_t confident_pixels;
-  int64_t active[4];       /* positions at 1/4, 1/8, 1/16, 1/32 that the next exit computes; at
+  int64_t active[ADPC_LEVELS]; /* positions at 1/4, 1/8, 1/16, 1/32 that the next exit computes; at
                               levels where nothing is masked all of them */
-  int64_t needed[4];       /* with the inactive ones that are read */
-  int64_t positions[4];
+  int64_t needed[ADPC_LEVELS]; /* with the inactive ones that are read */
+  int64_t positions[ADPC_LEVELS];
 } adpc_exit;
 
+/* The numbers above by their names without ADPC_, as "CONV=0 RESAMPLE=1 ...". */
+ADPC_API const char *adpc_constants(void);
 /* Sizes of the structures and the version, for a caller who declares them anew. */
 ADPC_API int64_t adpc_layout(void);
 /* isa: NULL for the best there is. exits: their number. level: log2 of the scale of the first
@@ -113,17 +118,26 @@ ADPC_API int32_t adpc_add_op(adpc_plan *plan, const adpc_op *op);
  * of range, or without an image or the active maps that it is to go by, and then nothing may be
  * run before another frame has begun. */
 ADPC_API int32_t adpc_start(adpc_plan *plan, const adpc_frame *frame);
-/* Go on until an exit is rendered, `slice_s` is over or someone interrupts.
- * ids, confidence: (height, width) of the next exit; previous_*: of the exit before, or NULL. */
-ADPC_API int32_t adpc_run(adpc_plan *plan, double slice_s, uint8_t *ids, uint8_t *confidence,
+/* Go on until an exit is rendered, the time of adpc_run_until has come or someone interrupts; at
+ * least a small piece is done. ids, confidence: (height, width) of the next exit; previous_*: of the
+ * exit before, or NULL. */
+ADPC_API int32_t adpc_run(adpc_plan *plan, uint8_t *ids, uint8_t *confidence,
                           const uint8_t *previous_ids, const uint8_t *previous_confidence);
+/* When adpc_run is to pause, in seconds of the steady clock (CLOCK_MONOTONIC): infinity, as at
+ * first, is never. It stays until it is set again, and holds for a run under way, too. */
+ADPC_API void adpc_run_until(adpc_plan *plan, double time_s);
+/* Let adpc_run pause as soon as it can. One that comes between two runs pauses the next. */
 ADPC_API void adpc_interrupt(adpc_plan *plan);
+/* Counts the pieces of work that were done since the plan was made. */
+ADPC_API int64_t adpc_progress(const adpc_plan *plan);
 ADPC_API void adpc_last_exit(const adpc_plan *plan, adpc_exit *result);
 /* Class scores of the last exit, as (classes, rows, columns). */
 ADPC_API void adpc_read_scores(const adpc_plan *plan, float *scores);
 /* Seconds that the current frame has taken: of each step (the highest `step` of an operation
- * says how many), then of the input, then of each exit's rendering and each exit's gate. */
-ADPC_API void adpc_seconds(const adpc_plan *plan, double *seconds, int32_t count);
+ * says how many), then of the input, then of each exit's rendering and each exit's gate.
+ * winograd: 1 for a step that was computed by Winograd's algorithm. */
+ADPC_API void adpc_steps(const adpc_plan *plan, double *seconds, uint8_t *winograd,
+                         int32_t count);
 ADPC_API int64_t adpc_memory_bytes(const adpc_plan *plan);
 /* About how many bytes features and maps take for an image of this size; nothing is allocated. */
 ADPC_API int64_t adpc_bytes_for(adpc_plan *plan, int32_t height, int32_t width);

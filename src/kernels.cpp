@@ -5,6 +5,7 @@
 #include "kernels/depthwise.h"
 #include "kernels/ends.h"
 #include "kernels/interpolation.h"
+#include "kernels/winograd.h"
 
 #define ADPC_PASTE2(a, b) a##b
 #define ADPC_PASTE(a, b) ADPC_PASTE2(a, b)
@@ -15,7 +16,8 @@ namespace adpc {
 
 const Kernels* ADPC_PASTE(kernels_, ADPC_ISA)() {
   static const Kernels table = {ADPC_QUOTE(ADPC_ISA), kChunkMacs, packed_bytes, pack, conv, tile,
-                                depthwise, border, resample, input, render, gate};
+                                tile_cost, winograd_bytes, winograd_floats, winograd_pack,
+                                winograd, depthwise, border, resample, input, render, gate};
   return &table;
 }
 

@@ -50,6 +50,24 @@ struct ConvArgs {
   bool relu;
 };
 
+// A 2x2 tile of outputs: its upper left cell, whose row and column are even, and for each of its
+// cells, row by row, its number in the list of active positions, or -1: it is not computed.
+struct Tile {
+  Position at;
+  int32_t number[4];
+};
+
+// A 3x3 convolution of stride 1 over tiles, float32; of `conv` neither positions, kernel nor stride.
+struct WinogradArgs {
+  ConvArgs conv;
+  const Tile* tiles;             // null: all of the map
+  int rows, columns;             // of the map
+  const uint8_t* needed;         // (rows, columns): cells that hold a value; null: all
+  const float* zeros;            // as many as in_channels or octets * 8, the larger
+  float* scratch;                // winograd_floats() of the input and of the output
+};
+constexpr int kWinogradTiles = 24;  // that are transformed together
+
 // Inactive positions: out = relu(sum of weight * donor + bias * sum of weight + shift + residual).
 struct BorderArgs {
   View out, residual;
@@ -144,6 +162,14 @@ struct Kernels {
                void* packed);
   void (*conv)(Type in, Type out, const ConvArgs& args, int first, int last);
   int (*tile)(int octets);       // positions that are computed together
+  // time of a tile by Winograd, that of a position by itself being 1
+  double (*tile_cost)(int in_octets, int octets);
+  size_t (*winograd_bytes)(int in_channels, int octets);
+  size_t (*winograd_floats)(int octets);  // of scratch, for channels before or after the products
+  // weights (out, in, 9) float32; scratch (out, in) floats
+  void (*winograd_pack)(const float* weights, int out_channels, int in_channels, float* scratch,
+                        void* packed);
+  void (*winograd)(const WinogradArgs& args, int first, int last);
   // each channel by itself; weights (taps, octets * 8) float32; no residual, no donors
   void (*depthwise)(Type type, const ConvArgs& args, int first, int last);
   void (*border)(Type type, const BorderArgs& args, int first, int last);

@@ -13,24 +13,12 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kPage = size_t{2} << 20;  // large pages, if the system gives them
+constexpr size_t kEdgeBytes = size_t{2} << 20;  // of a map whose edges are cleared at once
 
 std::vector<float> padded(const float* values, int count) {
   std::vector<float> result(static_cast<size_t>(octets_of(count)) * kOctet, 0.0f);
   if (values) std::copy(values, values + count, result.begin());
   return result;
-}
-
-void clear_edges(const Slot& slot, int height, int width) {
-  const int rows = cells_of(height, slot.level), columns = cells_of(width, slot.level);
-  const size_t cell = slot.stride * size_of(slot.type), side = slot.margin * cell;
-  const size_t row = static_cast<size_t>(slot.view.pitch) * cell;
-  char* first = static_cast<char*>(slot.view.data) - slot.margin * row - side;
-  std::memset(first, 0, slot.margin * row);
-  std::memset(first + (slot.margin + rows) * row, 0, slot.margin * row);
-  for (int y = slot.margin; y < slot.margin + rows; ++y) {
-    std::memset(first + y * row, 0, side);
-    std::memset(first + y * row + side + columns * cell, 0, side);
-  }
 }
 
 }  // namespace
@@ -103,6 +91,9 @@ void Layout::add_op(const adpc_op& spec) {
     } else {
       pack(op.weight, spec.weight, taps, out_channels, op.in_channels);
       op.macs = static_cast<double>(taps) * op.in_channels * op.octets * kOctet;
+      if (spec.kind == ADPC_CONV && spec.kernel == 3 && spec.stride == 1 &&
+          in.type == kFloat32 && in.stride % kOctet == 0)
+        pack_winograd(op, spec.weight);
     }
     if (spec.kind == ADPC_HEAD) {
       pack(op.head_weight, spec.head_weight, 1, classes_, out_channels);
@@ -161,6 +152,16 @@ void Layout::add_inverted(Op& op) {
 void Layout::pack(Buffer& to, const float* weight, int taps, int out, int in) {
   to.reserve(kernels_->packed_bytes(type_, taps, in, octets_of(out)));
   kernels_->pack(type_, weight, taps, out, in, to.data());
+}
+
+void Layout::pack_winograd(Op& op, const float* weight) {
+  op.tile_cost = kernels_->tile_cost(octets_of(op.in_channels), op.octets);
+  if (op.tile_cost >= 4.0) op.tile_cost = 0.0;  // not even where all four are computed
+  if (op.tile_cost == 0.0) return;
+  const int out = slots_[op.spec.output].channels;
+  std::vector<float> scratch(static_cast<size_t>(out) * op.in_channels);
+  op.winograd.reserve(kernels_->winograd_bytes(op.in_channels, op.octets));
+  kernels_->winograd_pack(weight, out, op.in_channels, scratch.data(), op.winograd.data());
 }
 
 void Layout::pack_depthwise(Buffer& to, const float* weight, int taps, int channels) {
@@ -307,13 +308,45 @@ void Layout::place_slots(int height, int width) {
     slot.view = {base + slot.margin * (pitch + 1) * slot.stride * size_of(slot.type), pitch,
                  slot.stride};
   }
-  for (int index : buffers_) clear_edges(slots_[index], height, width);
+}
+
+int Layout::edge_rows(int buffer) const {
+  const Slot& slot = slots_[buffers_[buffer]];
+  return cells_of(height_, slot.level) + 2 * slot.margin;
+}
+
+int Layout::edge_grain(int buffer) const {
+  const Slot& slot = slots_[buffers_[buffer]];
+  const size_t row = static_cast<size_t>(slot.view.pitch) * slot.stride * size_of(slot.type);
+  return static_cast<int>(std::max<size_t>(1, kEdgeBytes / row));
+}
+
+// New memory is mapped as it is touched: here, by all threads, rather than by who computes first.
+void Layout::clear_edges(int buffer, int first, int last) {
+  const Slot& slot = slots_[buffers_[buffer]];
+  const int rows = cells_of(height_, slot.level), margin = slot.margin;
+  const size_t cell = slot.stride * size_of(slot.type), side = margin * cell;
+  const size_t row = static_cast<size_t>(slot.view.pitch) * cell;
+  char* start = static_cast<char*>(slot.view.data) - margin * row - side;
+  for (; first < last; ++first) {
+    char* here = start + first * row;
+    if (first < margin || first >= margin + rows) {
+      std::memset(here, 0, row);
+    } else {
+      std::memset(here, 0, side);
+      std::memset(here + row - side, 0, side);
+    }
+  }
 }
 
 void Layout::place_scratch(int height, int width, int threads) {
   int hidden = 0;
-  band_floats_ = 0;
+  band_floats_ = transformed_floats_ = 0;
   for (Op& op : ops_) {
+    if (op.tile_cost > 0.0)
+      transformed_floats_ =
+          std::max(transformed_floats_, kernels_->winograd_floats(octets_of(op.in_channels)) +
+                                            kernels_->winograd_floats(op.octets));
     if (op.spec.kind == ADPC_INVERTED) {
       const int pitch = cells_of(width, slots_[op.spec.input].level) + op.spec.kernel - 1;
       const size_t row = static_cast<size_t>(pitch) * kGroupOctets * kOctet;
@@ -326,12 +359,13 @@ void Layout::place_scratch(int height, int width, int threads) {
   }
   donors_.reserve(donor_bytes(height, width));
   bands_.reserve(std::max(band_floats_ * sizeof(float) * threads, kAlignment));
+  transformed_.reserve(std::max(transformed_floats_ * sizeof(float) * threads, kAlignment));
   hidden_.reserve(std::max<size_t>(
       kAlignment, size_of(type_) * hidden * kHeadTile * static_cast<size_t>(threads)));
 }
 
 void Layout::poison() {
-  for (const Buffer* scratch : {&donors_, &hidden_, &bands_})
+  for (const Buffer* scratch : {&donors_, &hidden_, &bands_, &transformed_})
     std::fill_n(scratch->data(), scratch->bytes(), '\xff');  // not a number in either type
   for (const Slot& slot : slots_) {
     if (!slot.view.data) continue;
@@ -349,17 +383,17 @@ void Layout::poison() {
 }
 
 int64_t Layout::bytes() const {
-  int64_t total = static_cast<int64_t>(arena_.bytes() + donors_.bytes() + hidden_.bytes() +
-                                      bands_.bytes());
+  size_t total = 0;
+  for (const Buffer* buffer : {&arena_, &donors_, &hidden_, &bands_, &transformed_})
+    total += buffer->bytes();
   for (const Op& op : ops_) {
-    total += static_cast<int64_t>(op.weight.bytes() + op.head_weight.bytes());
+    total += op.weight.bytes() + op.head_weight.bytes() + op.winograd.bytes();
     for (const Group& group : op.groups)
-      total += static_cast<int64_t>(group.expand.bytes() + group.depthwise.bytes() +
-                                    group.project.bytes());
+      total += group.expand.bytes() + group.depthwise.bytes() + group.project.bytes();
   }
   for (const auto& positions : all_)
-    total += static_cast<int64_t>(positions.capacity() * sizeof(Position));
-  return total;
+    total += positions.capacity() * sizeof(Position);
+  return static_cast<int64_t>(total);
 }
 
 }  // namespace adpc

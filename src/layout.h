@@ -63,6 +63,8 @@ struct Op {
   std::vector<float> bias_and_shift, bias, shift, head_bias, expand_bias;
   std::vector<float> given_window, window;  // the latter as wide as the network's widest
   Buffer weight, head_weight;
+  Buffer winograd;         // the same weights, transformed; empty where that never is faster
+  double tile_cost = 0.0;  // time of a 2x2 tile by Winograd, that of a position by itself being 1
   int in_channels = 0, octets = 0;
   double macs = 0.0;                        // for one position
   AxisTable rows[ADPC_MAX_SOURCES], columns[ADPC_MAX_SOURCES];
@@ -94,6 +96,11 @@ class Layout {
   void add_op(const adpc_op& spec);
   // Gives every slot its place for padded images of this size, and as many threads.
   void resize(int height, int width, int threads);
+  // Buffers of features: zeros around the maps, row by row, with so many rows to a chunk.
+  int buffers() const { return static_cast<int>(buffers_.size()); }
+  int edge_rows(int buffer) const;
+  int edge_grain(int buffer) const;
+  void clear_edges(int buffer, int first, int last);
   // Overwrites all features with nonsense.
   void poison();
   int64_t bytes() const;
@@ -118,6 +125,11 @@ class Layout {
     return hidden_.data() + size_of(type_) * channels * kHeadTile * static_cast<size_t>(thread);
   }
 
+  // A thread's tiles, before and after Winograd's products.
+  float* transformed(int thread) const {
+    return reinterpret_cast<float*>(transformed_.data()) +
+           transformed_floats_ * static_cast<size_t>(thread);
+  }
   // A thread's channels within an inverted residual: kBandBytes or more of cells of a group
   // before, then after the depthwise convolution.
   float* band(int thread) const {
@@ -130,6 +142,7 @@ class Layout {
   bool can_resample(const adpc_op& spec) const;
   void add_inverted(Op& op);
   void pack(Buffer& to, const float* weight, int taps, int out, int in);
+  void pack_winograd(Op& op, const float* weight);
   void pack_depthwise(Buffer& to, const float* weight, int taps, int channels);
   void share_buffers();
   void widen_window(Op& op) const;
@@ -148,8 +161,8 @@ class Layout {
   std::vector<int> buffers_;  // of each a slot that has its geometry
 
   int height_ = 0, width_ = 0;
-  Buffer arena_, donors_, hidden_, bands_;
-  size_t band_floats_ = 0;
+  Buffer arena_, donors_, hidden_, bands_, transformed_;
+  size_t band_floats_ = 0, transformed_floats_ = 0;
   std::vector<Position> all_[ADPC_MAX_LEVEL + 1];
 };
 

@@ -54,6 +54,7 @@ void Map::resize(int rows, int columns, int levels, int reach) {
     p.is_active.resize(cells);
     p.is_needed.resize(cells);
     p.at.reserve(cells);
+    p.tiles.reserve(static_cast<size_t>(((rows >> i) + 1) / 2) * (((columns >> i) + 1) / 2));
     p.donor.reserve(cells);
     p.begin.reserve(cells + 1);
     for (auto& end : p.end) end.reserve(cells);
@@ -139,7 +140,10 @@ void Map::mark_read(int from, int to) {
 void Map::list_active(int level, int first_row, int last_row) {
   Positions& p = levels_[level];
   const int columns = columns_ >> level;
-  if (first_row == 0) p.at.clear();
+  if (first_row == 0) {
+    p.at.clear();
+    p.tiles.clear();
+  }
   for (int y = first_row; y < last_row; ++y)
     for (int x = 0; x < columns; ++x) {
       const size_t cell = static_cast<size_t>(y) * columns + x;
@@ -148,6 +152,20 @@ void Map::list_active(int level, int first_row, int last_row) {
       p.at.push_back(at(y, x));
     }
   p.active = static_cast<int>(p.at.size());
+  const int rows = rows_ >> level;
+  for (int y = first_row; y < last_row; y += 2)
+    for (int x = 0; x < columns; x += 2) {
+      Tile tile = {at(y, x), {-1, -1, -1, -1}};
+      bool any = false;
+      for (int k = 0; k < 4; ++k) {
+        const int ty = y + k / 2, tx = x + k % 2;
+        const size_t cell = static_cast<size_t>(ty) * columns + tx;
+        if (ty >= rows || tx >= columns || !p.is_active[cell]) continue;
+        tile.number[k] = number_[cell];
+        any = true;
+      }
+      if (any) p.tiles.push_back(tile);
+    }
 }
 
 void Map::list_border(int level, int first_row, int last_row) {
@@ -189,6 +207,7 @@ int64_t Map::bytes() const {
   int64_t total = 0;
   for (const Positions& p : levels_) {
     total += static_cast<int64_t>(p.at.capacity()) * sizeof(Position);
+    total += static_cast<int64_t>(p.tiles.capacity()) * sizeof(Tile);
     total += static_cast<int64_t>(p.donor.capacity() + p.begin.capacity()) * sizeof(int32_t);
     for (const auto& end : p.end) total += static_cast<int64_t>(end.capacity()) * sizeof(int32_t);
     total += static_cast<int64_t>(p.neighbours.capacity()) * sizeof(Neighbour);

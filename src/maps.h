@@ -4,12 +4,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "adpc.h"
 #include "kernels.h"
 
 namespace adpc {
 
-constexpr int kFinest = 2;  // the finest level (log2 of the scale) that can be masked
-constexpr int kLevels = 4;  // that can be masked: 2 to 5
+constexpr int kFinest = ADPC_FINEST, kLevels = ADPC_LEVELS;
 constexpr int kCoarsestScores = 3;  // level of an exit
 constexpr int kMaxReach = 4;
 
@@ -34,6 +34,7 @@ class AxisTable {
 struct Positions {
   std::vector<Position> at;     // active ones, then those that are read only: the border
   int active = 0;
+  std::vector<Tile> tiles;      // those with an active position
   std::vector<int32_t> donor;   // for each active position its number among the donors, or -1
   int donors = 0;
   std::vector<int32_t> begin;   // for each border position, into neighbours: (border + 1)

@@ -371,7 +371,7 @@ def test_without_native_kernels_pytorch_computes_and_says_so(
     def native(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr('adpc_ros.runtime.make_plan.CpuPlan', native)
+    monkeypatch.setattr('adpc_ros.runtime.cpu.CpuPlan', native)
     plan = make_plan(random_network(), dtype=torch.bfloat16)
     assert isinstance(plan, TorchPlan)
     assert plan.description == 'PyTorch bfloat16 on cpu'
@@ -381,7 +381,7 @@ def test_without_native_kernels_pytorch_computes_and_says_so(
 
 def test_native_kernels_are_chosen_where_they_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        'adpc_ros.runtime.make_plan.CpuPlan', lambda program, **options: (program.config, options)
+        'adpc_ros.runtime.cpu.CpuPlan', lambda program, **options: (program.config, options)
     )
     network = random_network()
     options = {'dtype': torch.float32, 'threads': 3}

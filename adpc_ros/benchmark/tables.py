@@ -66,11 +66,14 @@ def print_times(report: dict[str, Any]) -> None:
 def print_steps(passes: dict[str, list[Pass]]) -> None:
     """Print the steps of the masked side, the dense times beside them."""
     dense, masked = (step_medians(passes[name]) for name in ('dense', 'masked'))
-    print(f'\n{"step":44} {"exit":>4}  {"shape":18} {"ms":>8}  {"dense ms":>8}  {"active, %":>9}')
+    print(
+        f'\n{"step":44} {"exit":>4}  {"shape":18} {"ms":>8}  {"dense ms":>8}  {"active, %":>9}  '
+        'kernel'
+    )
     for name, (step, median_s) in masked.items():
         shape = 'x'.join(map(str, step.shape))
         dense_ms = f'{1e3 * dense[name][1]:8.2f}' if name in dense else ' ' * 8
         print(
             f'{name:44} {step.exit_index:4}  {shape:18} {1e3 * median_s:8.2f}  {dense_ms}  '
-            f'{100 * step.active_share:9.2f}'
+            f'{100 * step.active_share:9.2f}  {step.kernel}'.rstrip()
         )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
+import weakref
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,15 +24,14 @@ from adpc_ros.network.families import NetworkConfig
 from adpc_ros.runtime import native
 from adpc_ros.runtime.cores import core_count
 from adpc_ros.runtime.images import Rendered, confident_threshold, padded_size
-from adpc_ros.runtime.lowering import FINEST, NativeOp, Unsupported, lower
+from adpc_ros.runtime.lowering import NativeOp, Unsupported, lower
 from adpc_ros.runtime.plan import ComputedExit, StepTime
 from adpc_ros.runtime.program import Conv, Program
 
 __all__ = ['CpuPlan', 'Unsupported']
 
-SLICE_S = 0.002  # after which segment() yields, so that its caller looks at the clock
 TYPES = {torch.float32: native.FLOAT32, torch.bfloat16: native.BFLOAT16}
-KEPT_ARRAYS = 16  # results beyond these are not reused
+KEPT_BUFFERS = 32  # of masks and confidences; what else comes back is freed
 
 
 class CpuPlan:
@@ -61,7 +61,7 @@ class CpuPlan:
         self._plan: int | None = None
         self._process = os.getpid()
         self._use = threading.Lock()  # held while the library works on the plan
-        self._interrupting = threading.Lock()  # nobody interrupts a plan that is being freed
+        self._closing = threading.Lock()  # nobody interrupts a plan that is being freed
         self._program, self._dtype = program, dtype
         self._lowered = lower(program, fuse=dtype == torch.float32)
         self._threads = threads or core_count()
@@ -73,7 +73,8 @@ class CpuPlan:
                 raise MemoryError('no memory for the plan')
         for op in self._lowered.ops:
             self._add(op)
-        self._arrays: list[NDArray[np.uint8]] = []
+        self._freed: deque[bytearray] = deque(maxlen=KEPT_BUFFERS)
+        self._freed_size = (0, 0)
         self._segmentation = 0  # counts them, so that an iterator knows that it is over
         self._size = (0, 0)
         self._exits: list[native.ExitResult] = []
@@ -148,7 +149,8 @@ class CpuPlan:
 
     def close(self) -> None:
         """Free memory and threads; nothing may be computed afterwards."""
-        with self._use, self._interrupting:
+        self.interrupt()
+        with self._use, self._closing:
             plan, self._plan = self._plan, None
             if plan is not None and self._process == os.getpid():  # a fork has not its threads
                 self._library.adpc_destroy(plan)
@@ -284,7 +286,6 @@ class CpuPlan:
                         raise RuntimeError('the plan was given another image')
                     status = self._call_held(
                         'adpc_run',
-                        SLICE_S,
                         *(array.ctypes.data for array in into),
                         *((None, None) if before is None else (a.ctypes.data for a in before)),
                     )
@@ -324,7 +325,7 @@ class CpuPlan:
         ]
         count = self.config.stage_count - 1
         used = (ActiveMap(active.at(size)) for active, size in zip(active_maps, sizes))
-        finest = [active.at(cells_of(padded, FINEST)) for active in used]
+        finest = [active.at(cells_of(padded, native.FINEST)) for active in used]
         if len(maps) != count or any(
             bool((later & ~earlier).any()) for earlier, later in zip(finest, finest[1:])
         ):
@@ -336,16 +337,16 @@ class CpuPlan:
         return self.config.exit_levels[exit_index - 1]
 
     def _array(self, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Give an array that nobody else holds: views of an array hold it, too."""
-        if self._arrays and self._arrays[0].shape != size:
-            self._arrays = []
-        for i in range(len(self._arrays)):
-            if sys.getrefcount(self._arrays[i]) == 2:  # the list's and the argument's
-                return self._arrays[i]
-        array = np.empty(size, np.uint8)
-        if len(self._arrays) < KEPT_ARRAYS:
-            self._arrays.append(array)
-        return array
+        """Give an array whose memory comes back once nobody holds it or a view of it."""
+        if size != self._freed_size:
+            self._freed, self._freed_size = deque(maxlen=KEPT_BUFFERS), size
+        try:
+            buffer = self._freed.pop()
+        except IndexError:
+            buffer = bytearray(size[0] * size[1])
+        flat = np.frombuffer(buffer, np.uint8)  # views hold it, since it owns nothing itself
+        weakref.finalize(flat, self._freed.append, buffer).atexit = False
+        return flat.reshape(size)
 
     def logits(self) -> Tensor:
         """
@@ -361,10 +362,22 @@ class CpuPlan:
         return scores
 
     def interrupt(self) -> None:
-        """Let the running segmentation yield as soon as it can; from any thread."""
-        with self._interrupting:
+        """Let the running segmentation yield, as :meth:`adpc_ros.runtime.plan.Plan.interrupt`."""
+        with self._closing:
             if self._plan is not None:
-                self._library.adpc_interrupt(self._plan)
+                native.quick().adpc_interrupt(self._plan)
+
+    def run_until(self, time_s: float) -> None:
+        """Let segmentations yield at a time, as :meth:`adpc_ros.runtime.plan.Plan.run_until`."""
+        with self._closing:
+            if self._plan is not None:
+                native.quick().adpc_run_until(self._plan, time_s)
+
+    @property
+    def progress(self) -> int:
+        """Units of work done so far; from any thread."""
+        with self._closing:
+            return 0 if self._plan is None else int(native.quick().adpc_progress(self._plan))
 
     def poison(self) -> None:
         """
@@ -381,9 +394,10 @@ class CpuPlan:
     def _step_times(self) -> list[StepTime]:
         steps = self._program.steps
         stages = self.config.stage_count
-        seconds = (ctypes.c_double * (len(steps) + 1 + 2 * stages))()
         count = max(op.step for op in self._lowered.ops) + 1
-        self._call('adpc_seconds', seconds, len(seconds))
+        seconds = (ctypes.c_double * (count + 1 + 2 * stages))()
+        winograd = (ctypes.c_uint8 * len(seconds))()
+        self._call('adpc_steps', seconds, winograd, len(seconds))
         height, width = self._size
         times = [StepTime('input', 1, (3, height, width), seconds[count], 1.0)]
         exits = sorted({op.exit_index for op in self._lowered.ops if op.gives_exit})
@@ -392,7 +406,10 @@ class CpuPlan:
                 if steps[i].exit_index == exit_index:
                     shape = (channels, *cells_of(self._size, level))
                     share = self._active_share(exit_index, level)
-                    times.append(StepTime(steps[i].name, exit_index, shape, seconds[i], share))
+                    kernel = 'winograd' if winograd[i] else ''
+                    times.append(
+                        StepTime(steps[i].name, exit_index, shape, seconds[i], share, kernel)
+                    )
             result = self._exits[position]
             level = self._level_of(position + 1)
             scores = (self.config.class_count, *cells_of(self._size, level))
@@ -405,7 +422,7 @@ class CpuPlan:
         return times
 
     def _active_share(self, exit_index: int, level: int) -> float:
-        masked = FINEST <= level < FINEST + native.LEVELS
+        masked = native.FINEST <= level < native.FINEST + native.LEVELS
         if not masked or exit_index == 1 or len(self._exits) < exit_index - 1:
             return 1.0
         return _share(self._exits[exit_index - 2], level)
@@ -431,7 +448,7 @@ def cells_of(size: tuple[int, int], level: int) -> tuple[int, int]:
 
 def _share(result: native.ExitResult, level: int) -> float:
     """Give the active share at a level, in the precision of a float32 mean."""
-    i = level - FINEST
+    i = level - native.FINEST
     return float(np.float32(result.active[i]) / np.float32(result.positions[i]))
 
 

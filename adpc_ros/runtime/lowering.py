@@ -20,7 +20,6 @@ from adpc_ros.runtime import native
 from adpc_ros.runtime.program import AveragePool, Conv, Join, Program, Step, SumRelu, Upsample
 
 OCTET = 8
-FINEST = 2  # level (log2 of the scale) that can be masked and rendered
 COARSEST = 3  # that can be rendered
 COARSEST_FUSED = 3  # coarser maps of inverted residuals are in the cache anyway
 MAX_CLASSES = 256
@@ -112,13 +111,13 @@ class _Lowering:
         classes = program.config.class_count
         levels = program.config.sizes.exit_levels
         if not (
-            all(FINEST <= level <= COARSEST for level in levels)
+            all(native.FINEST <= level <= COARSEST for level in levels)
             and sorted(levels, reverse=True) == list(levels)
             and len(levels) <= native.MAX_EXITS
         ):
             raise Unsupported(
                 f'exits at levels {levels}: at most {native.MAX_EXITS} from {COARSEST} to '
-                f'{FINEST}, none coarser than the one before, are'
+                f'{native.FINEST}, none coarser than the one before, are'
             )
         if classes > MAX_CLASSES:
             raise Unsupported(f'{classes} classes, at most {MAX_CLASSES} are')
@@ -157,6 +156,7 @@ class _Lowering:
             else:
                 _, last = steps.pop(0)
                 self.joined_head(index, step, operation, last, value)
+        self.result.ops[:] = _late_shortcuts(self.result.ops)
 
     # Slots
 
@@ -387,6 +387,30 @@ class _Lowering:
             relu=True,
             needed=True,
         )
+
+
+def _late_shortcuts(ops: list[NativeOp]) -> list[NativeOp]:
+    """Put a 1x1 convolution that is a residual only right before the one that adds it."""
+    readers = Counter(slot for op in ops for slot in (op.input, op.residual, *op.sources))
+    late = {
+        op.output: op
+        for op in ops
+        if _is_pointwise(op) and not op.gives_exit and readers[op.output] == 1
+    }
+    residuals = {op.residual for op in ops if _is_pointwise(op)}
+    ordered: list[NativeOp] = []
+    for op in ops:
+        if op.output in residuals and late.get(op.output) is op:
+            continue
+        if op.residual in late and _is_pointwise(op):
+            ordered.append(late[op.residual])
+        ordered.append(op)
+    return ordered
+
+
+def _is_pointwise(op: NativeOp) -> bool:
+    unmasked = op.kind == native.CONV and not op.masked and op.stride == 1
+    return unmasked and op.weight is not None and op.weight.shape[2] == 1 and not op.depthwise
 
 
 def _is_inverted(convs: Sequence[Conv]) -> bool:

@@ -8,7 +8,6 @@ import torch
 
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.runtime.compile import compile_network
-from adpc_ros.runtime.cpu import CpuPlan, Unsupported
 from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.program import Program
 from adpc_ros.runtime.torch_plan import TorchPlan
@@ -41,6 +40,8 @@ def make_plan(
 
 def _native_plan(program: Program, dtype: torch.dtype, threads: int) -> Plan | None:
     try:
+        from adpc_ros.runtime.cpu import CpuPlan, Unsupported  # loads the library
+
         return CpuPlan(program, dtype=dtype, threads=threads)
     except OSError as error:
         log.warning('native kernels are not built, PyTorch computes instead: %s', error)

@@ -1,25 +1,49 @@
-"""The C interface of the native runtime (src/adpc.h), and where its library lies."""
+"""
+The C interface of the native runtime (src/adpc.h), and where its library lies.
+
+To import it raises OSError if the library was not built, or for another machine or version.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p
-from functools import cache
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_uint8, c_void_p
 from pathlib import Path
+from typing import TypeVar
 
 import adpc_ros
 
 LIBRARY = 'libadpc_cpu.so'
-VERSION = 4
-MAX_EDGE = 16384
+Library = TypeVar('Library', bound=ctypes.CDLL)
+VERSION = 5  # of the interface as it is declared here
 
-CONV, RESAMPLE, HEAD, INVERTED = 0, 1, 2, 3
-FLOAT32, BFLOAT16 = 0, 1
-IMAGE, SCORES = 0, 1
-FINISHED, PAUSED = -1, 0
-MAX_SOURCES = 4
-MAX_EXITS = 8
-LEVELS = 4
+
+def _load() -> ctypes.CDLL:
+    # beside this file where it is installed, or in the install space beside a checkout
+    for package in adpc_ros.__path__:
+        path = Path(package) / 'runtime' / LIBRARY
+        if path.exists():
+            return ctypes.CDLL(str(path))
+    raise OSError(f'{LIBRARY} was not found in {", ".join(adpc_ros.__path__)}: colcon builds it')
+
+
+_loaded = _load()
+try:
+    _loaded.adpc_constants.restype = c_char_p
+    _constants = dict(pair.split('=') for pair in _loaded.adpc_constants().decode().split())
+except AttributeError:
+    raise OSError(f'{_loaded._name} is of another version: build it anew') from None
+
+CONV, RESAMPLE, HEAD, INVERTED, FLOAT32, BFLOAT16, IMAGE, SCORES, FINISHED, PAUSED = (
+    int(_constants[name])
+    for name in (
+        *('CONV', 'RESAMPLE', 'HEAD', 'INVERTED', 'FLOAT32', 'BFLOAT16'),
+        *('IMAGE', 'SCORES', 'FINISHED', 'PAUSED'),
+    )
+)
+MAX_EDGE, MAX_SOURCES, MAX_EXITS, FINEST, LEVELS = (
+    int(_constants[name]) for name in ('MAX_EDGE', 'MAX_SOURCES', 'MAX_EXITS', 'FINEST', 'LEVELS')
+)
 
 Floats = POINTER(c_float)
 
@@ -92,29 +116,11 @@ class ExitResult(ctypes.Structure):
     )
 
 
-@cache
-def library() -> ctypes.CDLL:
-    """
-    Load the library, once; calls into it release the GIL.
-
-    :raises OSError: if it was not built, or for another machine or version.
-    """
-    # beside this file where it is installed, or in the install space beside a checkout
-    for package in adpc_ros.__path__:
-        path = Path(package) / 'runtime' / LIBRARY
-        if path.exists():
-            loaded = _declare(ctypes.CDLL(str(path)))
-            sizes = [ctypes.sizeof(structure) for structure in (Op, Frame, ExitResult)]
-            if loaded.adpc_layout() != (sizes[0] << 20 | sizes[1] << 10 | sizes[2]) << 8 | VERSION:
-                raise OSError(f'{path} is of another version: build it anew')
-            return loaded
-    raise OSError(f'{LIBRARY} was not found in {", ".join(adpc_ros.__path__)}: colcon builds it')
-
-
-def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
+def _declare(loaded: Library) -> Library:
     plan = c_void_p
     for name, result, arguments in (
         ('adpc_layout', c_int64, ()),
+        ('adpc_constants', c_char_p, ()),
         (
             'adpc_create',
             plan,
@@ -124,11 +130,13 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         ('adpc_add_slot', c_int32, (plan, c_int32, c_int32, c_int32)),
         ('adpc_add_op', c_int32, (plan, POINTER(Op))),
         ('adpc_start', c_int32, (plan, POINTER(Frame))),
-        ('adpc_run', c_int32, (plan, c_double, *(c_void_p,) * 4)),
+        ('adpc_run', c_int32, (plan, *(c_void_p,) * 4)),
+        ('adpc_run_until', None, (plan, c_double)),
         ('adpc_interrupt', None, (plan,)),
+        ('adpc_progress', c_int64, (plan,)),
         ('adpc_last_exit', None, (plan, POINTER(ExitResult))),
         ('adpc_read_scores', None, (plan, c_void_p)),
-        ('adpc_seconds', None, (plan, POINTER(c_double), c_int32)),
+        ('adpc_steps', None, (plan, POINTER(c_double), POINTER(c_uint8), c_int32)),
         ('adpc_memory_bytes', c_int64, (plan,)),
         ('adpc_bytes_for', c_int64, (plan, c_int32, c_int32)),
         ('adpc_poison', None, (plan,)),
@@ -137,7 +145,28 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
     ):
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
+    sizes = [ctypes.sizeof(structure) for structure in (Op, Frame, ExitResult)]
+    if loaded.adpc_layout() != (sizes[0] << 20 | sizes[1] << 10 | sizes[2]) << 8 | VERSION:
+        raise OSError(f'{loaded._name} is of another version: build it anew')
     return loaded
+
+
+_declare(_loaded)
+_quick = _declare(ctypes.PyDLL(_loaded._name))
+
+
+def library() -> ctypes.CDLL:
+    """Give the library; calls into it release the GIL."""
+    return _loaded
+
+
+def quick() -> ctypes.PyDLL:
+    """
+    Give the library for what takes some nanoseconds: calls into it keep the GIL.
+
+    To give it away and take it back costs milliseconds while another thread computes in Python.
+    """
+    return _quick
 
 
 def instruction_sets() -> list[str]:

@@ -42,7 +42,8 @@ class StepTime(NamedTuple):
     How long one step took.
 
     ``name`` and ``exit_index`` as in :class:`adpc_ros.runtime.program.Step`; ``shape`` (C, H, W)
-    of its output; ``active_share`` (0 to 1) of the positions at that size, 1.0 without masks.
+    of its output; ``active_share`` (0 to 1) of the positions at that size, 1.0 without masks;
+    ``kernel`` is ``winograd`` for a convolution that was computed so, else empty.
     """
 
     name: str
@@ -50,6 +51,7 @@ class StepTime(NamedTuple):
     shape: tuple[int, ...]
     seconds: float
     active_share: float
+    kernel: str = ''
 
 
 class Plan(Protocol):

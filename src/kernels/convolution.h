@@ -136,6 +136,13 @@ ALWAYS_INLINE void conv_tile(const ConvArgs& a, const typename Dot<In>::Weight* 
     cell[p] = static_cast<const In*>(a.in.data) + (row_of(q) * a.stride - pad) * pitch +
               (column_of(q) * a.stride - pad) * stride;
   }
+  for (int p = 0; p < count && a.residual.data; ++p) {  // it will have come by the time it is added
+    const Position q = a.out_at[first + p];
+    const Out* residual = static_cast<const Out*>(a.residual.data) +
+                          (row_of(q) * a.residual.pitch + column_of(q)) * a.residual.stride;
+    for (int c = 0; c < OCTETS * kOctet; c += 64 / static_cast<int>(sizeof(Out)))
+      __builtin_prefetch(residual + octet * kOctet + c, 1);  // mostly the output, too
+  }
   F<N> sum[TILE][WIDE ? WIDE : 1];
   F<H> rest[TILE];
 #pragma GCC unroll 16

@@ -91,6 +91,7 @@ template <class... Parts>
 
 // What was done, to see that it was something. Two plans may run at the same time.
 std::atomic<int64_t> frames{0}, dropped{0}, pauses{0}, partial{0}, accepted{0}, refused{0};
+std::atomic<int64_t> transformed{0};  // operations, by Winograd
 
 // A network that can be given to any number of plans.
 class Network {
@@ -634,7 +635,9 @@ class Plan {
  private:
   int slice(double seconds, Exit* into, const Exit* before) const {
     counting = true;
-    const int status = adpc_run(plan_, seconds, into ? into->ids.data() : nullptr,
+    const std::chrono::duration<double> now = Clock::now().time_since_epoch();
+    adpc_run_until(plan_, now.count() + seconds);
+    const int status = adpc_run(plan_, into ? into->ids.data() : nullptr,
                                 into ? into->confidence.data() : nullptr,
                                 before ? before->ids.data() : nullptr,
                                 before ? before->confidence.data() : nullptr);
@@ -684,7 +687,11 @@ class Plan {
 
   void check_seconds(double elapsed) const {
     std::vector<double> seconds(static_cast<size_t>(network_.steps() + 1 + 2 * kExits), -1.0);
-    adpc_seconds(plan_, seconds.data(), static_cast<int>(seconds.size()));
+    std::vector<uint8_t> winograd(seconds.size(), 2);
+    adpc_steps(plan_, seconds.data(), winograd.data(), static_cast<int>(seconds.size()));
+    for (uint8_t used : winograd)
+      if (used > 1) fail("a kernel numbered ", int{used});
+    transformed += std::count(winograd.begin(), winograd.end(), 1);
     double sum = 0.0;
     for (double part : seconds) {
       if (!(part >= 0.0)) fail("an operation of ", part, " s");
@@ -828,7 +835,7 @@ void nonsense(Random& random, const std::string& set) {
     std::fill_n(frame.active, ADPC_MAX_EXITS - 1, active.data());
     if (adpc_start(plan.get(), &frame)) fail("no frame");
     adpc_poison(plan.get());
-    while (adpc_run(plan.get(), kWholeFrame, ids.data(), ids.data(), nullptr, nullptr) !=
+    while (adpc_run(plan.get(), ids.data(), ids.data(), nullptr, nullptr) !=
            ADPC_FINISHED)
       adpc_read_scores(plan.get(), scores.data());
   }
@@ -1125,11 +1132,16 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", problem.what());
     return 1;
   }
+  if (episodes > 2 && !transformed) {
+    std::fprintf(stderr, "no operation was computed by Winograd's algorithm\n");
+    return 1;
+  }
   std::printf("%d episodes on %s: %lld frames, %lld dropped, %lld pauses, %lld partial exits, "
-              "of nonsense %lld operations refused, %lld computed\n",
+              "%lld operations by Winograd, of nonsense %lld operations refused, %lld computed\n",
               episodes, adpc_instruction_sets(), static_cast<long long>(frames),
               static_cast<long long>(dropped), static_cast<long long>(pauses),
-              static_cast<long long>(partial), static_cast<long long>(refused),
+              static_cast<long long>(partial), static_cast<long long>(transformed),
+              static_cast<long long>(refused),
               static_cast<long long>(accepted));
   return 0;
 }
