@@ -36,15 +36,16 @@ def test_threads_of_plan_and_engine_stay_on_the_cores_and_the_caller_does_not() 
     with on_cores(LAST):
         assert core_count() == 1
         plan = cpu.CpuPlan(compile_network(random_network(0)), threads=3)
-        engine = Engine(plan)
+    done = threading.Event()
+    engine = Engine(plan, on_result=lambda _: done.set(), cores=LAST)
     assert os.sched_getaffinity(0) == ALL
     started = threads().keys() - before.keys()
-    assert len(started) == 3, 'two of the plan and the worker, which is its third'
-    assert engine._worker.thread.native_id in started
-    assert all(threads()[thread] == LAST for thread in started)
+    assert len(started) == 4, 'two of the plan, the worker, which is its third, and the publisher'
+    publisher = engine._outbox._thread.native_id
+    assert {engine._worker.thread.native_id, publisher} < started
+    assert {thread for thread in started if threads()[thread] == ALL} == {publisher}
+    assert all(threads()[thread] == LAST for thread in started - {publisher})
     assert {thread: cores for thread, cores in threads().items() if thread in before} == before
-    done = threading.Event()
-    engine._on_result = lambda _: done.set()
     engine.submit(np.zeros((64, 64, 3), np.uint8))
     assert done.wait(20)
     engine.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.deferred import Deferred
-from adpc_ros.runtime.engine import Engine, Result
+from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.images import render, to_input
+from adpc_ros.runtime.ledger import RenderedExit, Result
+from adpc_ros.runtime.outbox import RESULTS
 from adpc_ros.runtime.plan import ComputedExit
 from adpc_ros.runtime.scheduler import DropReason, Level, Policy, StopReason
 from adpc_ros.runtime.torch_plan import TorchPlan
@@ -41,6 +44,7 @@ class GatedPlan(TorchPlan):
         self.gates = threading.Semaphore(0)
         self.fail_at: int | None = None
         self.interrupts = 0
+        self.looks: list[float] = []  # times of run_until
 
     def segment(
         self,
@@ -58,6 +62,13 @@ class GatedPlan(TorchPlan):
     def interrupt(self) -> None:
         self.interrupts += 1
 
+    def run_until(self, time_s: float) -> None:
+        self.looks.append(time_s)
+
+
+def named(done: RenderedExit) -> tuple[int, int]:
+    return done.frame_id, done.computed.exit_index
+
 
 class Recorder:
     def __init__(self) -> None:
@@ -71,7 +82,7 @@ class Recorder:
 
     def on_exit(self, done: Result) -> None:
         assert done.exit is not None and done.reason is None
-        self.exits.append(done.exit[:2])
+        self.exits.append(named(done.exit))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -100,7 +111,7 @@ def run_exits(engine: Engine, plan: GatedPlan, frame_id: int, count: int) -> Non
         plan.gates.release()
         wait_for(
             lambda index=index: (
-                (latest := engine.latest()) is not None and latest[:2] == (frame_id, index)
+                (latest := engine.latest()) is not None and named(latest) == (frame_id, index)
             )
         )
 
@@ -120,11 +131,11 @@ def test_results_equal_the_networks_exits(recorder: Recorder) -> None:
             x = to_input(picture(seed, size), network.config, torch.device('cpu'))
             for out, got in zip(network.exits(x), rendered[-4:]):
                 expected, mean_confidence = render(out.logits, size, 4)
-                same = got.rendered.class_ids == expected.class_ids
+                same = got.computed.rendered.class_ids == expected.class_ids
                 assert same.mean() > 0.999
-                difference = got.rendered.confidence.astype(int) - expected.confidence
+                difference = got.computed.rendered.confidence.astype(int) - expected.confidence
                 assert abs(difference).max() <= 1
-                assert got.mean_confidence == pytest.approx(mean_confidence, abs=1e-3)
+                assert got.computed.mean_confidence == pytest.approx(mean_confidence, abs=1e-3)
         result = recorder.results[-1]
         assert (result.frame.tag, result.reason) == (seed, StopReason.FINISHED)
         assert result.exit is rendered[-1]
@@ -141,8 +152,8 @@ def test_next_frame_stops_the_running_one_and_starts(gated, recorder) -> None:
     wait_for(lambda: len(recorder.results) == 1)
     result = recorder.results[0]
     assert (result.frame.tag, result.reason) == ('a', StopReason.NEXT_FRAME)
-    assert result.exit is not None and result.exit.exit_index == 2
-    assert recorder.threads == ['adpc_worker']  # the image callback must not publish
+    assert result.exit is not None and result.exit.computed.exit_index == 2
+    assert recorder.threads == ['adpc_publisher']  # the image callback must not publish
     for _ in range(4):
         plan.gates.release()
     wait_for(lambda: len(recorder.results) == 2)
@@ -157,7 +168,7 @@ def test_critical_publishes_from_the_callers_thread_before_it_returns(gated, rec
     (result,) = recorder.results
     assert recorder.threads == [threading.current_thread().name]
     assert (result.reason, result.decision.urgency_stamp) == (StopReason.URGENT, 'now')
-    assert result.exit is not None and result.exit.exit_index == 1
+    assert result.exit is not None and result.exit.computed.exit_index == 1
 
 
 def test_critical_without_an_exit_ends_at_the_first(gated, recorder) -> None:
@@ -236,7 +247,7 @@ def test_nothing_of_a_failed_frame_is_kept(gated, recorder) -> None:
     engine.submit(picture())
     plan.gates.release()
     wait_for(lambda: len(recorder.results) == 1)
-    assert engine._error is None and not engine._frames
+    assert engine._ledger._error is None and not engine._ledger._frames
 
 
 def test_a_closed_engine_takes_no_frame() -> None:
@@ -378,5 +389,224 @@ def test_another_policy_counts_from_the_next_frame_on(
     engine.submit(picture())
     plan.gates.release()
     wait_for(lambda: len(recorder.results) == 2)
-    assert [r.exit.exit_index for r in recorder.results] == [4, 1]
+    assert [r.exit.computed.exit_index for r in recorder.results] == [4, 1]
     assert recorder.results[1].reason is StopReason.EXIT_LIMIT
+
+
+# When the plan yields
+
+
+def test_a_deadline_that_comes_moves_or_goes_reaches_the_running_plan(gated, recorder) -> None:
+    engine, plan = gated
+    engine.submit(picture())
+    run_exits(engine, plan, 1, 1)
+    assert not plan.looks, 'no deadline, no look'
+    received_s = time.monotonic()
+    engine.urgency(Level.ELEVATED, deadline_s=90.0)
+    assert received_s + 80 < plan.looks[-1] < received_s + 90
+    engine.urgency(Level.ELEVATED, deadline_s=60.0)
+    assert received_s + 50 < plan.looks[-1] < received_s + 60
+    engine.urgency(Level.ELEVATED, deadline_s=60.0, hold_s=30.0)  # over before the deadline is
+    assert plan.looks[-1] == np.inf and len(plan.looks) == 3
+    engine.urgency(Level.ELEVATED, deadline_s=60.0)
+    engine.urgency(Level.CRITICAL)  # ends the frame
+    assert plan.looks[-1] == np.inf and len(plan.looks) == 5
+
+
+def test_a_frame_ends_at_its_deadline_though_the_plan_yields_only_then(recorder) -> None:
+    class Silent(GatedPlan):
+        """Yields at the time that it was told, and else only its first exit."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.told = threading.Condition()
+
+        def segment(self, image, adaptive=True, active_maps=None):
+            yield next(done for done in TorchPlan.segment(self, image) if done is not None)
+            while True:
+                with self.told:
+                    until_s = self.looks[-1] if self.looks else np.inf
+                    left_s = until_s - time.monotonic()
+                    if left_s > 0:
+                        self.told.wait(min(left_s, 60))
+                        continue
+                yield None
+
+        def run_until(self, time_s: float) -> None:
+            with self.told:
+                self.looks.append(time_s)
+                self.told.notify_all()
+
+    engine = Engine(Silent(), on_result=recorder.on_result)
+    engine.submit(picture())
+    wait_for(lambda: engine.latest() is not None)
+    engine.urgency(Level.ELEVATED, deadline_s=0.5)
+    wait_for(lambda: bool(recorder.results))
+    (result,) = recorder.results
+    assert result.reason is StopReason.DEADLINE and result.exit.computed.exit_index == 1
+    assert result.decision.deadline_s - result.decided_s < 0.05, 'it was given its time'
+    engine.close()
+
+
+# Publication
+
+
+class Slow(Recorder):
+    """Hands out nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def on_result(self, result: Result) -> None:
+        self.entered.release()
+        assert self.go.acquire(timeout=20)
+        super().on_result(result)
+
+
+def test_a_publisher_that_blocks_stops_the_worker_only_when_a_few_results_wait() -> None:
+    slow = Slow()
+    plan = plan_of(random_network(0))
+    engine = Engine(plan, on_result=slow.on_result)
+    for count in range(1, 2 + RESULTS):  # one is being published
+        engine.submit(picture(), count)
+        wait_for(lambda count=count: engine.counters().segmented == count)
+    for tag in ('superseded', 'newest'):
+        engine.submit(picture(), tag)
+    time.sleep(0.1)
+    assert engine.counters().segmented == 1 + RESULTS, 'the worker waits'
+    assert not slow.results
+    for _ in range(2 + RESULTS):
+        slow.go.release()
+    wait_for(lambda: len(slow.results) == 2 + RESULTS)
+    assert [r.frame.tag for r in slow.results] == [*range(1, 2 + RESULTS), 'newest']
+    assert set(slow.threads) == {'adpc_publisher'}
+    engine.close()
+
+
+@pytest.mark.parametrize('blocked', ['on_exit', 'afterwards'])
+def test_critical_waits_for_no_report_and_nothing_that_comes_afterwards(blocked: str) -> None:
+    recorder, plan = Recorder(), GatedPlan()
+    entered, go = threading.Event(), threading.Event()
+
+    def block(_: Result) -> None:
+        entered.set()
+        assert go.wait(20)
+
+    engine = Engine(plan, on_result=recorder.on_result, **{blocked: block})
+    if blocked == 'afterwards':
+        engine.submit(picture(), 'before')
+        run_exits(engine, plan, 1, 4)
+        assert entered.wait(20)
+    engine.submit(picture(), 'urgent')
+    run_exits(engine, plan, engine._started, 1)
+    assert entered.wait(20)
+    engine.urgency(Level.CRITICAL)
+    assert (recorder.results[-1].frame.tag, recorder.threads[-1]) == (
+        *('urgent', threading.current_thread().name),
+    )
+    go.set()
+    engine.close()
+
+
+def test_critical_hands_out_what_goes_before_its_result() -> None:
+    slow, plan = Slow(), GatedPlan()
+    engine = Engine(plan, on_result=slow.on_result)
+    engine.submit(picture(), 'a')
+    run_exits(engine, plan, 1, 4)
+    assert slow.entered.acquire(timeout=20)  # the publisher has it in hand
+    engine.submit(picture(), 'b')
+    wait_for(lambda: engine._started == 2)
+    run_exits(engine, plan, 2, 1)
+    urgent = threading.Thread(target=engine.urgency, args=(Level.CRITICAL,), name='urgent')
+    urgent.start()
+    slow.go.release()
+    slow.go.release()
+    urgent.join(20)
+    assert [r.frame.tag for r in slow.results] == ['a', 'b']
+    assert slow.threads == ['adpc_publisher', 'urgent']
+    engine.close()
+
+
+@pytest.mark.parametrize('end', [Engine.stop, Engine.close])
+def test_what_was_decided_before_a_stop_is_out_when_it_returns(end) -> None:
+    recorder, plan = Recorder(), GatedPlan()
+
+    def slow(result: Result) -> None:
+        time.sleep(0.1)
+        recorder.on_result(result)
+
+    engine = Engine(plan, on_result=slow)
+    engine.submit(picture(), 'a')
+    run_exits(engine, plan, 1, 4)
+    engine.submit(picture(), 'b')
+    wait_for(lambda: engine._started == 2)
+    run_exits(engine, plan, 2, 4)
+    wait_for(lambda: engine.counters().segmented == 2)
+    end(engine)
+    assert [r.frame.tag for r in recorder.results] == ['a', 'b']
+    engine.close()
+
+
+def test_reports_follow_the_result_of_their_frame_and_the_newest_is_shown_last() -> None:
+    said: list[tuple[str, Any]] = []
+    shown = threading.Event()
+
+    def show(result: Result) -> None:
+        said.append(('shown', result.frame.tag))
+        assert shown.wait(20)
+
+    plan = GatedPlan()
+    engine = Engine(
+        plan,
+        on_result=lambda r: said.append(('result', r.frame.tag)),
+        on_exit=lambda r: said.append((f'exit {r.exit.computed.exit_index}', r.frame.tag)),
+        afterwards=show,
+    )
+    for tag in range(1, 5):
+        engine.submit(picture(), tag)
+        wait_for(lambda tag=tag: engine._started == tag)
+        run_exits(engine, plan, tag, 4)
+        wait_for(lambda tag=tag: tag > 1 or ('shown', 1) in said)
+    shown.set()
+    wait_for(lambda: ('shown', 4) in said)
+    engine.close()
+    assert [tag for what, tag in said if what == 'shown'] == [1, 4]
+    for frame in range(1, 5):
+        order = [what for what, tag in said if tag == frame]
+        assert [what for what in order if 'exit' in what] == [f'exit {i}' for i in range(1, 5)]
+        assert order.index('result') < order.index('exit 4')
+
+
+def test_whatever_a_callback_raises_the_next_result_goes_out() -> None:
+    tags = []
+
+    def broken(result: Result) -> None:
+        tags.append(result.frame.tag)
+        raise SystemExit
+
+    engine = Engine(plan_of(random_network(0)), None, broken, broken, afterwards=broken)
+    for tag, count in (('a', 6), ('b', 12)):  # a result, four exits, and what comes afterwards
+        engine.submit(picture(), tag)
+        wait_for(lambda count=count: len(tags) == count)
+    engine.close()
+
+
+def test_what_publication_takes_is_learnt_and_kept_free_before_a_deadline() -> None:
+    plan, recorder = GatedPlan(), Recorder()
+
+    def slow(result: Result) -> None:
+        time.sleep(0.03)
+        recorder.on_result(result)
+
+    engine = Engine(plan, Policy(4, deadline_s=100.0), slow)
+    engine.submit(picture())
+    run_exits(engine, plan, 1, 1)
+    assert engine._scheduler._publish_s == 0.005
+    deadline_s = engine._ledger.frame(1).captured_s + 100.0
+    assert plan.looks == [pytest.approx(deadline_s - 0.005, abs=1e-4)]
+    for _ in range(3):
+        plan.gates.release()
+    wait_for(lambda: engine._scheduler._publish_s > 0.005)
+    assert 0.03 <= engine._scheduler._publish_s <= 0.05
+    engine.close()

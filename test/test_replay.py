@@ -21,8 +21,8 @@ from adpc_ros.replay.simulation import Simulation
 from adpc_ros.replay.source import PlannedUrgency, Source
 from adpc_ros.ros.parameters import Parameters
 from adpc_ros.ros.publication import TOPICS, Network, label_info_fields, progress, results
-from adpc_ros.runtime.engine import Result
 from adpc_ros.runtime.images import Rendered
+from adpc_ros.runtime.ledger import Result
 from adpc_ros.runtime.plan import ComputedExit
 from adpc_ros.runtime.scheduler import DropReason, Level, Policy
 
@@ -67,7 +67,7 @@ def play(
 
     def on_result(result: Result, time_ns: int) -> None:
         results.append(result)
-        end = (result.exit.exit_index if result.exit else 0, result.reason.name)
+        end = (result.exit.computed.exit_index if result.exit else 0, result.reason.name)
         lines.append((result.frame.tag.number, (time_ns - ns(0)) / 1e6, end))
 
     def on_drop(frame: Any, reason: DropReason, time_ns: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -167,6 +168,51 @@ def test_a_tick_ends_a_frame_that_overruns_its_deadline() -> None:
     assert scheduler.tick(0.49) == []
     publish = published(scheduler.tick(0.496))  # a little is left for publication
     assert (publish.exit_index, publish.reason) == (1, StopReason.DEADLINE)
+
+
+def test_the_next_look_is_when_a_running_frame_will_be_late() -> None:
+    scheduler = Scheduler(Policy(4, min_exit=2, deadline_s=0.5, elevated_deadline_s=0.3))
+    assert scheduler.next_look_s(0.0) == math.inf, 'nothing runs'
+    scheduler.frame(1, 0.0, 0.0)
+    scheduler.exit_rendered(1, 1, 0.1)
+    assert scheduler.next_look_s(0.1) == math.inf, 'no deadline stops it before min_exit'
+    scheduler.exit_rendered(1, 2, 0.2)
+    assert scheduler.next_look_s(0.2) == pytest.approx(0.495, abs=2e-6)
+    scheduler.urgency(Level.ELEVATED, 0.21)
+    assert scheduler.next_look_s(0.21) == pytest.approx(0.295, abs=2e-6)
+    scheduler.urgency(Level.ELEVATED, 0.22, hold_s=0.05)
+    assert scheduler.next_look_s(0.22) == pytest.approx(0.495, abs=2e-6), 'the hold ends before'
+    scheduler.published(0.02)
+    assert scheduler.next_look_s(0.23) == pytest.approx(0.48, abs=2e-6)
+    assert published(scheduler.tick(scheduler.next_look_s(0.23))).reason is StopReason.DEADLINE
+    assert scheduler.next_look_s(0.5) == math.inf
+
+
+def test_what_publication_takes_is_followed_at_once_up_and_slowly_down_within_bounds() -> None:
+    def kept_free_s() -> float:
+        return 0.5 - scheduler.next_look_s(0.1)
+
+    scheduler = started(Policy(4, deadline_s=0.5), exits=1)
+    assert kept_free_s() == pytest.approx(0.005, abs=2e-6)
+    for took_s, expected_s in ((0.02, 0.02), (0.01, 0.019), (3.0, 0.05), (0.04, 0.049)):
+        scheduler.published(took_s)
+        assert kept_free_s() == pytest.approx(expected_s, abs=2e-6)
+    for _ in range(100):
+        scheduler.published(0.0)
+    assert kept_free_s() == pytest.approx(0.001, abs=2e-6)
+    scheduler.published(0.04)
+    scheduler.stop()
+    scheduler.idle(1, 0.2)
+    scheduler.frame(2, 0.0, 0.0, size=(9, 9))  # another size: as at the start
+    scheduler.exit_rendered(2, 1, 0.1)
+    assert kept_free_s() == pytest.approx(0.005, abs=2e-6)
+
+
+def test_a_frame_is_late_as_soon_as_publication_is_found_to_be_slow() -> None:
+    scheduler = started(Policy(4, deadline_s=0.5), exits=1)
+    scheduler.published(0.045)
+    assert scheduler.next_look_s(0.46) == 0.46
+    assert published(scheduler.tick(0.46)).reason is StopReason.DEADLINE
 
 
 def test_another_image_size_forgets_the_expected_durations() -> None:
@@ -421,6 +467,7 @@ events = st.lists(
             st.tuples(st.just('failed')),
             st.tuples(st.just('reject')),
             st.tuples(st.just('tick')),
+            st.tuples(st.just('published'), st.floats(0, 0.1)),
             st.tuples(st.just('stop')),
         ),
     ),
@@ -503,6 +550,8 @@ class World:
         elif kind == 'reject':
             self.frame_id += 1
             self.take(self.scheduler.reject(self.frame_id))
+        elif kind == 'published':
+            self.scheduler.published(values[0])
         elif kind == 'tick':
             self.take(self.scheduler.tick(self.now_s))
         else:
@@ -559,3 +608,23 @@ def test_the_step_up_to_critical_publishes_what_is_there(policy: Policy, order: 
         assert world.results[before:] == [running]
     else:
         assert len(world.results) == before
+
+
+@settings(max_examples=200, deadline=None)
+@given(policies, events, st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_a_tick_decides_at_the_next_look_and_not_before(
+    policy: Policy, order: list, shares: list[float]
+) -> None:
+    world = World(policy)
+    for pause_s, event in order:
+        world.now_s += pause_s
+        world.event(*event)
+        look_s = world.scheduler.next_look_s(world.now_s)
+        assert look_s >= world.now_s
+        until_s = min(look_s, world.now_s + 1.0) - 1e-5
+        for share in shares:
+            if until_s > world.now_s:
+                early_s = world.now_s + share * (until_s - world.now_s)
+                assert copy.deepcopy(world.scheduler).tick(early_s) == []
+        if look_s < math.inf:
+            assert copy.deepcopy(world.scheduler).tick(look_s) != []

@@ -11,8 +11,11 @@ import pytest
 
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.runtime import engine as engine_module
-from adpc_ros.runtime.engine import Deferred, Engine, Result
+from adpc_ros.runtime.deferred import Deferred
+from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.images import Rendered
+from adpc_ros.runtime.ledger import Result
+from adpc_ros.runtime.outbox import RESULTS
 from adpc_ros.runtime.plan import ComputedExit
 from adpc_ros.runtime.scheduler import Counters, DropReason, Level, StopReason
 from adpc_ros.runtime.watchdog import LOOKS, MAX_STUCK, Stall, Watch
@@ -20,7 +23,8 @@ from adpc_ros.runtime.watchdog import LOOKS, MAX_STUCK, Stall, Watch
 LIMIT_S = 0.2
 DEATH = 'ignore::pytest.PytestUnhandledThreadExceptionWarning'
 IMAGE = np.zeros((4, 4, 3), np.uint8)
-HANG, HANG_AFTER_EXIT, HEED, DIE, SLOW = 1, 2, 3, 4, 5  # first pixel of an image: what befalls it
+# first pixel of an image: what befalls it
+HANG, HANG_AFTER_EXIT, HEED, DIE, SLOW, COUNT = range(1, 7)
 
 
 class FakePlan:
@@ -29,23 +33,34 @@ class FakePlan:
     exit_count = 4
     description = 'fake'
     config = NetworkConfig('hrnet_tiny')
+    progress = memory_bytes = 0
 
-    def __init__(self) -> None:
+    def __init__(self, first_s: float = 0.0) -> None:
         self.release = threading.Event()
         self.interrupted = threading.Event()
         self.closed = False
+        self.first_s = first_s  # that the first image of a size takes, in one step
+        self.sizes: list[tuple[int, ...]] = []  # of images
+        self.threads: list[str] = []  # that they were computed in
 
     def segment(
         self, image: np.ndarray, adaptive: bool = True, active_maps: object = None
     ) -> Iterator[ComputedExit | None]:
         self.interrupted.clear()
         what = int(image[0, 0, 0])
+        self.sizes.append(image.shape[:2])
+        self.threads.append(threading.current_thread().name)
+        if self.sizes.count(image.shape[:2]) == 1:
+            self.release.wait(self.first_s)
         if what == HANG:
             self.release.wait()
         elif what == HEED:
             self.interrupted.wait()
         elif what == DIE:
             raise SystemExit
+        for _ in range(3 * LOOKS if what == COUNT else 0):  # one step, whose progress is counted
+            time.sleep(LIMIT_S / LOOKS)
+            self.progress += 1
         for index in range(1, 5):
             for _ in range(LOOKS if what == SLOW else 1):
                 time.sleep(LIMIT_S / 3 if what == SLOW else 0)
@@ -58,6 +73,9 @@ class FakePlan:
     def interrupt(self) -> None:
         self.interrupted.set()
 
+    def run_until(self, time_s: float) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 
@@ -65,16 +83,18 @@ class FakePlan:
 class Bench:
     """An engine under watch, the plans that were made for it, and what came out."""
 
-    def __init__(self, remake: Callable[[], FakePlan] | None = None) -> None:
-        self.plans = [FakePlan()]
+    def __init__(
+        self, remake: Callable[[], FakePlan] | None = None, first: FakePlan | None = None
+    ) -> None:
+        self.plans = [first or FakePlan()]
         self.results: list[Result] = []
         self.frames = 0
 
         def make() -> FakePlan:
-            self.plans.append(FakePlan())
+            self.plans.append(remake() if remake else FakePlan())
             return self.plans[-1]
 
-        watch = Watch(LIMIT_S, remake or make)
+        watch = Watch(LIMIT_S, make)
         self.engine = Engine(self.plans[0], on_result=self.results.append, watch=watch)
 
     def submit(self, what: int = 0) -> None:
@@ -149,6 +169,8 @@ def test_a_worker_that_hangs_is_replaced_and_the_next_frame_goes_on(bench: Bench
     assert (health.restarts, health.stuck) == (1, 1)
     assert time.monotonic() - 20 < health.restarted_s < time.monotonic()
     assert bench.engine.plan is bench.plans[1] and len(bench.plans) == 2
+    assert bench.plans[1].sizes == [IMAGE.shape[:2]] * 2, 'warmed at the size of the frame'
+    assert bench.plans[1].threads == ['adpc_watchdog', 'adpc_worker']
 
 
 def test_a_worker_that_comes_back_too_late_is_not_heard_and_frees_its_plan(bench: Bench) -> None:
@@ -213,7 +235,8 @@ def test_frames_that_come_while_it_hangs_are_counted(bench: Bench) -> None:
 
 def test_slow_work_and_slow_publication_are_no_hang() -> None:
     def publish(result: Result) -> None:
-        time.sleep(3 * LIMIT_S)
+        if len(results) == 1:
+            time.sleep(3 * LIMIT_S)
         results.append(result)
 
     def never() -> FakePlan:
@@ -225,6 +248,10 @@ def test_slow_work_and_slow_publication_are_no_hang() -> None:
     image[0, 0, 0] = SLOW
     engine.submit(image)
     wait_for(lambda: bool(results))
+    for count in range(2, 5 + RESULTS):  # the last ones wait for the publisher, as the worker does
+        engine.submit(IMAGE)
+        wait_for(lambda count=count: engine.counters().segmented == min(count, 2 + RESULTS))
+    wait_for(lambda: len(results) == engine.counters().segmented > 2 + RESULTS)
     time.sleep(3 * LIMIT_S)  # idle is no hang either
     assert engine.close()
     assert results[0].reason is StopReason.FINISHED
@@ -247,6 +274,56 @@ def test_a_plan_that_cannot_be_made_is_tried_again() -> None:
     assert bench.engine.health().hung
     assert bench.settle().segmented == 1
     assert bench.engine.health().restarts == 1
+    bench.plans[0].release.set()
+    bench.engine.close()
+
+
+@pytest.mark.parametrize('first_s', [5 * LIMIT_S, 20 * LIMIT_S])
+def test_a_first_use_slower_than_the_limit_fails_a_frame_and_no_more(first_s: float) -> None:
+    bench = Bench(lambda: FakePlan(5 * LIMIT_S), FakePlan(first_s))
+    for _ in range(40):
+        bench.submit()
+        time.sleep(LIMIT_S / 5)
+    counters = bench.settle()
+    bench.plans[0].release.set()
+    bench.engine.close()
+    assert counters.drops[DropReason.FAILED] == 1 and counters.segmented >= 5
+    assert len(bench.plans) == 2, 'the first one comes back meanwhile, or the other is ready'
+    assert bench.engine.health().restarts == (first_s > 10 * LIMIT_S)
+
+
+def test_progress_within_a_step_is_no_hang(bench: Bench) -> None:
+    bench.submit(COUNT)
+    bench.settle()
+    assert bench.reasons() == [StopReason.FINISHED] and len(bench.plans) == 1
+
+
+def test_a_plan_that_hangs_in_its_warm_up_is_no_restart_and_keeps_nobody_from_closing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_module, 'END_S', 0.2)
+    bench = Bench(lambda: FakePlan(100.0))
+    bench.submit(HANG)
+    wait_for(lambda: len(bench.plans) == 2 and bool(bench.plans[1].sizes))
+    time.sleep(4 * LIMIT_S)
+    assert bench.engine.health()[:2] == (True, 0) and len(bench.plans) == 2
+    started_s = time.monotonic()
+    assert not bench.engine.close()
+    assert time.monotonic() - started_s < 2
+    for plan in bench.plans:
+        plan.release.set()
+    wait_for(lambda: bench.plans[1].closed)
+
+
+def test_a_plan_that_fails_in_its_warm_up_is_freed_and_another_one_tried() -> None:
+    class Broken(FakePlan):
+        def segment(self, *arguments: object) -> Iterator[ComputedExit | None]:
+            raise MemoryError('no memory')
+
+    bench = Bench(lambda: FakePlan() if len(bench.plans) > 1 else Broken())
+    bench.submit(HANG)
+    wait_for(lambda: bench.engine.health().restarts == 1)
+    assert len(bench.plans) == 3 and bench.plans[1].closed
     bench.plans[0].release.set()
     bench.engine.close()
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from adpc_ros.runtime.engine import Engine, Result
+from adpc_ros.runtime.engine import Engine
+from adpc_ros.runtime.ledger import Result
 from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.scheduler import Level, StopReason
 
@@ -187,7 +188,7 @@ class _Trial:
         self._engine.urgency(Level.ROUTINE)
         if result.reason is not StopReason.URGENT or result.exit is None:
             return None
-        return Preemption(published_s - sent_s, result.exit.exit_index)
+        return Preemption(published_s - sent_s, result.exit.computed.exit_index)
 
     def close(self) -> None:
         """End the worker."""

@@ -26,8 +26,8 @@ from adpc_ros.ros import publication
 from adpc_ros.ros.parameters import Parameters
 from adpc_ros.ros.publication import PROGRESS, Fields, Network, label_info_fields
 from adpc_ros.runtime.cores import core_count
-from adpc_ros.runtime.engine import Result
 from adpc_ros.runtime.images import confident_threshold
+from adpc_ros.runtime.ledger import Result
 from adpc_ros.runtime.make_plan import make_plan
 from adpc_ros.runtime.memory import budget_of
 from adpc_ros.runtime.scheduler import DropReason

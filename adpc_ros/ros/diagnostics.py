@@ -19,7 +19,8 @@ from rclpy.qos import QoSProfile
 from adpc_ros.percentiles import PERCENTILES
 from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.publication import Fields
-from adpc_ros.runtime.engine import Engine, Result
+from adpc_ros.runtime.engine import Engine
+from adpc_ros.runtime.ledger import Result
 from adpc_ros.runtime.scheduler import StopReason
 from adpc_ros.runtime.watchdog import Health
 from adpc_ros.runtime.window import Grade, Outcome, Summary, Window, judge
@@ -48,7 +49,7 @@ class Diagnostics(ManagedEntity):
     Publishes the status of a node in all of its states.
 
     It uses the steady clock, so that it also publishes while the node's clock stands still. The
-    worker counts through :meth:`results` and :meth:`exits`; all else happens in the node's thread.
+    engine counts through :meth:`results` and :meth:`exits`; all else happens in the node's thread.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
@@ -58,7 +59,6 @@ class Diagnostics(ManagedEntity):
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
         self._active = False
-        self._plan_bytes = 0
         self._description = ''
         self._error = ''
         self._hardware = platform.node()
@@ -82,7 +82,6 @@ class Diagnostics(ManagedEntity):
         """Let go of it."""
         self._engine = self._outputs = None
         self._active = False
-        self._plan_bytes = 0
 
     def failed(self, error: str) -> None:
         """Keep in mind why the node could not be configured, until it can."""
@@ -126,13 +125,11 @@ class Diagnostics(ManagedEntity):
         """Count every exit that is computed."""
 
         def counted(result: Result) -> None:
-            engine, outputs, done = self._engine, self._outputs, result.exit
+            outputs, done = self._outputs, result.exit
             assert done is not None
-            if outputs is not None and done.exit_index < outputs.network.exit_count:
-                self._window.exit(done.time_s, done.exit_index, done.active_share)
-            if engine is not None and done.exit_index == 1:
-                # asked for here, where the plan is at rest, for the same reason
-                self._plan_bytes = getattr(engine.plan, 'memory_bytes', 0)
+            computed = done.computed
+            if outputs is not None and computed.exit_index < outputs.network.exit_count:
+                self._window.exit(done.time_s, computed.exit_index, computed.active_share)
             publish(result)
 
         return counted
@@ -169,7 +166,7 @@ class Diagnostics(ManagedEntity):
                 'Network': outputs.network.identity,
                 'Computes': self._description,
                 **numbers(summary, health),
-                'Plan memory (MiB)': f'{self._plan_bytes / MIB:.1f}',
+                'Plan memory (MiB)': f'{engine.memory_bytes / MIB:.1f}',
             }
         process = Process.now()
         values |= {

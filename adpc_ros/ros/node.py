@@ -2,7 +2,7 @@
 """
 The segmentation node: frames and urgency in, the latest exit's mask out.
 
-Callbacks store or signal; the engine's worker computes and publishes. The one exception is
+Callbacks store or signal; the engine's threads compute and publish. The one exception is
 urgency: CRITICAL publishes the latest exit from its own callback.
 """
 
@@ -107,20 +107,21 @@ class SegmentationNode(ParameterNode, LifecycleNode):
             checkpoint.advised_exit,
         )
         outputs = self._outputs = Outputs(self, network, values, self._warn_once)
-        with on_cores(values.cores):  # but not the outputs: the middleware's threads are free
-            engine = self._engine = Engine(
-                plan,
-                values.policy(network.exit_count, network.advised_exit),
-                self._diagnostics.results(outputs.publish),
-                self._diagnostics.exits(outputs.publish_progress),
-                values.adaptive,
-                watch_of(
-                    values.watchdog_s,
-                    weights,
-                    checkpoint.identity,
-                    lambda network: make_plan(network, device, dtype, threads),
-                ),
-            )
+        watch = watch_of(
+            *(values.watchdog_s, weights, checkpoint.identity),
+            lambda network: make_plan(network, device, dtype, threads),
+        )
+        engine = self._engine = Engine(
+            plan,
+            values.policy(network.exit_count, network.advised_exit),
+            self._diagnostics.results(outputs.publish),
+            self._diagnostics.exits(outputs.publish_progress),
+            values.adaptive,
+            watch,
+            outputs.publish_overlay,
+            values.cores,  # but not the outputs: publisher and middleware are free
+        )
+        with on_cores(values.cores):
             engine.warm_up(size)
         self._diagnostics.configured(engine, outputs, values.device)
         self._say_class_names(network.classes.names)

@@ -21,13 +21,17 @@ from adpc_ros.ros.parameters import Parameters
 from adpc_ros.ros.publication import TOPICS, Fields, Network, Topic, scaled
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime.deferred import Deferred
-from adpc_ros.runtime.engine import Frame, Result
+from adpc_ros.runtime.ledger import Frame, Result
 
 _OVERLAY = 'debug/overlay'
 
 
 class Outputs:
-    """The publishers of a configured node. ``publish`` is called by one thread at a time."""
+    """
+    The publishers of a configured node.
+
+    ``publish`` is called by one thread at a time; another may call the other methods meanwhile.
+    """
 
     def __init__(
         self, node: LifecycleNode, network: Network, parameters: Parameters, warn_once: WarnOnce
@@ -78,11 +82,10 @@ class Outputs:
 
     def publish(self, result: Result) -> Fields:
         """Publish what belongs to a frame, and give its status; called in frame order."""
-        parameters = self.parameters
         if result.error is not None:
             self._node.get_logger().error(f'frame failed: {result.error}')
         given = publication.results(
-            result, time.monotonic, self.network, parameters, self.camera_info, self._age_s
+            result, time.monotonic, self.network, self.parameters, self.camera_info, self._age_s
         )
         values: dict[str, Any] = {}
         try:
@@ -91,12 +94,16 @@ class Outputs:
                 self._send(topic, value, result.frame.tag)
         except publication.OtherCamera as error:
             self._warn_once('camera_info', f'no camera_info is published: {error}')
-        image, mask = result.frame.image, values.get('output/mask')
-        if mask is not None and self._is_heard(_OVERLAY) and not isinstance(image, Deferred):
-            image = scaled(image, parameters.output_scale)
-            self._send(_OVERLAY, overlay(image, mask, self.network.classes), result.frame.tag)
         status: Fields = values['output/status']
         return status
+
+    def publish_overlay(self, result: Result) -> None:
+        """Publish the mask's colours on its frame, to whoever has subscribed."""
+        image, done, scale = result.frame.image, result.exit, self.parameters.output_scale
+        if done is not None and self._is_heard(_OVERLAY) and not isinstance(image, Deferred):
+            mask = scaled(done.computed.rendered.class_ids, scale)
+            painted = overlay(scaled(image, scale), mask, self.network.classes)
+            self._send(_OVERLAY, painted, result.frame.tag)
 
     def publish_progress(self, done: Result) -> None:
         """Publish an exit as it completes, to whoever has subscribed."""

@@ -20,8 +20,8 @@ from adpc_ros.runtime.scheduler import Publish
 
 if TYPE_CHECKING:  # cameras and recorders do without torch
     from adpc_ros.ros.parameters import Parameters
-    from adpc_ros.runtime.engine import Frame, Result
     from adpc_ros.runtime.images import Rendered
+    from adpc_ros.runtime.ledger import Frame, Result
 
 RUNNING = 7  # stop reason of a frame that goes on
 
@@ -133,10 +133,10 @@ def results(
     """
     scale = parameters.output_scale
     if result.exit is not None:
-        yield from _images('output', result.exit.rendered, parameters)
+        yield from _images('output', result.exit.computed.rendered, parameters)
     yield 'output/status', status_fields(result, now_s(), network, age_s(result.frame))
     if result.exit is not None and camera_info is not None:
-        height, width = result.exit.rendered.class_ids.shape
+        height, width = result.exit.computed.rendered.class_ids.shape
         try:
             calibration = mask_calibration(camera_info, (height, width), scale)
         except ValueError as error:
@@ -158,7 +158,7 @@ def progress(
     :return: as :func:`results` does.
     """
     assert done.exit is not None
-    yield from _images('progress', done.exit.rendered, parameters)
+    yield from _images('progress', done.exit.computed.rendered, parameters)
     yield 'progress/status', status_fields(done, now_s(), network, age_s(done.frame))
 
 
@@ -173,6 +173,7 @@ def status_fields(
     """
     latency_s = now_s - result.frame.captured_s if age_s is None else age_s
     decision, done = result.decision, result.exit
+    computed = done.computed if done else None
     urgency_stamp_ns, event_s, deadline_missed = 0, None, False
     if isinstance(decision, Publish):
         urgency_stamp_ns = decision.urgency_stamp or 0
@@ -180,14 +181,14 @@ def status_fields(
     return Fields(
         STATUS_TYPE,
         {
-            'exit_index': done.exit_index if done else 0,
+            'exit_index': computed.exit_index if computed else 0,
             'exit_count': network.exit_count,
             'stop_reason': RUNNING if result.reason is None else int(result.reason),
             'urgency': int(result.level),
             'urgency_stamp': Stamp(urgency_stamp_ns),
             'deadline_missed': deadline_missed,
-            'mean_confidence': done.mean_confidence if done else 0.0,
-            'confident_share': done.confident_share if done else 0.0,
+            'mean_confidence': computed.mean_confidence if computed else 0.0,
+            'confident_share': computed.confident_share if computed else 0.0,
             'gimac': done.gimac if done else 0.0,
             'latency': _span(latency_s),
             'compute_time': _span(done.time_s - result.started_s if done else 0.0),

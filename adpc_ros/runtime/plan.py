@@ -1,8 +1,7 @@
 """
 What the engine asks of a compiled network: the interface of all plans.
 
-A plan gives what the network gives, in small units of work; between two of them the caller may
-stop, and nothing remains.
+A plan gives what the network gives; wherever it yields the caller may stop, and nothing remains.
 """
 
 from __future__ import annotations
@@ -77,15 +76,39 @@ class Plan(Protocol):
         active_maps: list[ActiveMap] | None = None,
     ) -> Iterator[ComputedExit | None]:
         """
-        Segment an image; each unit of work runs when the iterator is advanced.
+        Segment an image; the work is done while the iterator is advanced.
 
         :param image: (H, W, 3) uint8 RGB of any size.
         :param adaptive: False computes every position.
         :param active_maps: given, one for each exit but the last, these rule the stages after
             it; at 1/4 of the padded size, or as coarse as the exit.
-        :return: an iterator that yields None after a small unit of work, and each exit; dropping
-            it cancels what is left.
+        :return: an iterator that yields each exit, and None where it lets the caller look at the
+            clock: when it was interrupted, when the time of :meth:`run_until` has come, and
+            wherever else a plan likes to (PyTorch: after every step). Every advance does at least
+            a small unit of work. Dropping the iterator cancels what is left.
         :raises ValueError: for another shape or dtype; for active maps without adaptivity.
+        """
+
+    def run_until(self, time_s: float) -> None:
+        """
+        Let the running segmentation, and those that follow, yield at this time.
+
+        From any thread; it takes effect within about a millisecond, also in a call that is
+        running. A time that has come lets every advance yield after a small unit of work.
+
+        :param time_s: as of :func:`time.monotonic`; infinity, as at the start, for never.
+        """
+
+    @property
+    def progress(self) -> int:
+        """Number of units of work done so far; from any thread, also while one segments."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """
+        What weights and features take, in bytes; the latter from the first image on.
+
+        Do not ask while another thread segments.
         """
 
     def bytes_for(self, size: tuple[int, int]) -> int:
@@ -111,7 +134,8 @@ class Plan(Protocol):
         """
         Let the running segmentation yield as soon as it can; from any thread, returns at once.
 
-        It may be dropped then or go on as if nothing had been.
+        It may be dropped then or go on as if nothing had been. If nothing runs, the next
+        segmentation may yield early once.
         """
 
     def close(self) -> None:

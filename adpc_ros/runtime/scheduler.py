@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 _MEMORY = 0.9  # an expected duration follows a slower sample at once, a faster one slowly
 _CUT_SHORT = 1.5  # an exit that a deadline cut is expected to take this much longer than it ran
 _DOUBT = 0.99  # what is expected of an exit that was not tried fades until it is tried again
-_PUBLISH_S = 0.005  # kept free before a deadline, for publication
+_PUBLISH_S = 0.005  # what publication is expected to take before any was seen
+_PUBLISH_RANGE_S = (0.001, 0.05)  # what it is expected to take at least and at most
+_LATE_S = 1e-6  # after the last moment in time: it is too late then, whatever is rounded
 
 
 class Level(enum.IntEnum):
@@ -187,6 +189,7 @@ class Scheduler:
         self._level_until_s = math.inf
         self._elevated_deadline_s = 0.0  # as the message says; 0 for the policy's
         self._expected_s = [0.0] * policy.exit_count  # to compute each exit after the one before
+        self._publish_s = _PUBLISH_S  # expected from a decision until the mask is out
         self._size = (0, 0)
 
     # Events
@@ -279,8 +282,7 @@ class Scheduler:
         if running is None or running.frame_id != frame_id:
             return []
         took_s = now_s - running.last_s
-        faster = _MEMORY * self._expected_s[exit_index - 1] + (1 - _MEMORY) * took_s
-        self._expected_s[exit_index - 1] = max(took_s, faster)
+        self._expected_s[exit_index - 1] = _followed(self._expected_s[exit_index - 1], took_s)
         running.last_s = now_s
         if running.sealed:
             return []
@@ -328,6 +330,15 @@ class Scheduler:
             return self._seal(StopReason.DEADLINE, now_s)
         return []
 
+    def published(self, took_s: float) -> None:
+        """
+        Learn what publication takes: that much is kept free before a deadline.
+
+        :param took_s: from the decision until the mask was out, in seconds.
+        """
+        least_s, most_s = _PUBLISH_RANGE_S
+        self._publish_s = min(max(_followed(self._publish_s, took_s), least_s), most_s)
+
     def stop(self) -> list[Action]:
         """Drop what waits and what runs, and return to ROUTINE."""
         self._level, self._level_until_s = Level.ROUTINE, math.inf
@@ -355,6 +366,24 @@ class Scheduler:
         running = self._running
         return (self._waiting is not None) + (running is not None and not running.sealed)
 
+    def next_look_s(self, now_s: float) -> float:
+        """
+        Give when :meth:`tick` will stop the running frame if no other event comes before.
+
+        Ask again after every event. A tick before that time changes nothing.
+
+        :return: infinity if time alone will not stop it.
+        """
+        running = self._running
+        if running is None or running.sealed or running.exits < running.policy.min_exit:
+            return math.inf
+        if self._is_late(running, now_s):
+            return now_s
+        look_s = self._deadline_s(running, now_s) - self._publish_s + _LATE_S
+        if look_s >= self._level_until_s:  # the hold is over by then
+            look_s = self._deadline_s(running, self._level_until_s) - self._publish_s + _LATE_S
+        return look_s
+
     # Decisions
 
     def _deadline_s(self, running: _Running, now_s: float) -> float:
@@ -370,7 +399,7 @@ class Scheduler:
         if running.exits < running.policy.min_exit:
             return False
         next_exit_s = max(now_s, running.last_s + self._expected_s[running.exits])
-        return next_exit_s + _PUBLISH_S > self._deadline_s(running, now_s)
+        return next_exit_s + self._publish_s > self._deadline_s(running, now_s)
 
     def _start(self, now_s: float) -> list[Action]:
         waiting = self._waiting
@@ -379,6 +408,7 @@ class Scheduler:
         if waiting.size != self._size:
             self._size = waiting.size
             self._expected_s = [0.0] * self.policy.exit_count
+            self._publish_s = _PUBLISH_S
         critical = self.level(now_s) is Level.CRITICAL
         limit = self.policy.max_exit
         if critical:
@@ -416,3 +446,8 @@ class Scheduler:
     def _drop(self, frame_id: int, reason: DropReason) -> Drop:
         self.counters.drops[reason] += 1
         return Drop(frame_id, reason)
+
+
+def _followed(expected_s: float, took_s: float) -> float:
+    """Follow a slower sample at once, a faster one slowly."""
+    return max(took_s, _MEMORY * expected_s + (1 - _MEMORY) * took_s)

@@ -25,7 +25,7 @@ from adpc_ros.runtime.images import (
 )
 from adpc_ros.runtime.plan import ComputedExit, StepTime
 from adpc_ros.runtime.program import Conv, Program, Step
-from adpc_ros.runtime.torch_layers import layer_of
+from adpc_ros.runtime.torch_layers import TorchConv, layer_of
 
 _WORKSPACE = 2  # PyTorch's layers need about as much again as the features
 
@@ -73,6 +73,14 @@ class TorchPlan:
         self._frees = program.last_reads()
         self._logits: Tensor | None = None
         self._times: list[StepTime] = []
+        self._progress = 0
+        self._weight_bytes = sum(
+            layer.weight.nbytes + layer.bias.nbytes
+            for layer in self._layers
+            if isinstance(layer, TorchConv)
+        )
+        self._feature_bytes = 0
+        self._size = (0, 0)  # of the image that they are of
 
     @property
     def config(self) -> NetworkConfig:
@@ -89,6 +97,16 @@ class TorchPlan:
         """What computes, for people."""
         return f'PyTorch {str(self.dtype).removeprefix("torch.")} on {self.device}'
 
+    @property
+    def progress(self) -> int:
+        """Number of steps done so far; from any thread."""
+        return self._progress
+
+    @property
+    def memory_bytes(self) -> int:
+        """What weights and features take, as :attr:`adpc_ros.runtime.plan.Plan.memory_bytes`."""
+        return self._weight_bytes + self._feature_bytes
+
     @torch.inference_mode()
     def segment(
         self,
@@ -100,6 +118,8 @@ class TorchPlan:
         x = to_input(image, self.config, self.device)
         size = (image.shape[0], image.shape[1])
         self._logits = None
+        if size != self._size:
+            self._size, self._feature_bytes = size, self.bytes_for(size)
         times: list[StepTime] = []
         steps = self.execute(x, adaptive, active_maps)
         while True:
@@ -153,8 +173,12 @@ class TorchPlan:
     def close(self) -> None:
         """Free the weights; nothing may be computed afterwards."""
         self._layers = []
+        self._weight_bytes = self._feature_bytes = 0
 
     def interrupt(self) -> None:
+        """Do nothing: the running segmentation yields after every step."""
+
+    def run_until(self, time_s: float) -> None:
         """Do nothing: the running segmentation yields after every step."""
 
     def step_times(self) -> list[StepTime]:
@@ -189,6 +213,7 @@ class TorchPlan:
         macs = 0
         for step, layer, frees in zip(self.program.steps, self._layers, self._frees):
             y = layer(active, *(values[slot] for slot in step.inputs))
+            self._progress += 1
             size = (y.shape[2], y.shape[3])
             share = 1.0 if active is None else active.share(size)
             if isinstance(step.operation, Conv):

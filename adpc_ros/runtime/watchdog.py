@@ -2,7 +2,8 @@
 Replacement of a worker that hangs in its plan, or has died.
 
 A thread that hangs cannot be killed. Its frame is given up, and if it does not come back after
-that, another worker with another plan takes its place; the old one is left where it is.
+that, another worker with another plan takes its place, once that plan has computed an image of the
+frame's size; the old one is left where it is.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Watch:
     """
     How long a worker may make no progress, and how its plan is made anew.
 
-    :param limit_s: in seconds; more than the plan's longest unit of work takes, and than memory
-        for the first image of a larger size does.
+    :param limit_s: in seconds; more than the plan's longest unit of work takes (native: a chunk;
+        PyTorch: a step), also with the first image of a size, for which memory is taken.
     :param remake: gives another plan, as the first one was made; called in the watchdog's thread.
     :raises ValueError: if the limit is not above 0.
     """
@@ -74,9 +75,14 @@ class Worker:
         :param work: what the thread does; given this object.
         """
         self.plan = plan
-        self.steps = 0  # units of work done so far
+        self.steps = 0  # done so far
         self.computing = False
         self.thread = threading.Thread(target=work, args=(self,), name='adpc_worker', daemon=True)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Something that changes with every unit of work, also within a step."""
+        return self.steps, self.plan.progress
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -107,11 +113,14 @@ class Watched(Protocol):
     def give_up(self, worker: Worker, error: WorkerHung) -> None:
         """Interrupt the worker and drop its frame as failed, unless it has its result."""
 
-    def replace(self, worker: Worker, steps: int, plan: Plan) -> bool:
+    def warming(self, plan: Plan) -> Iterator[object]:
+        """Make a plan ready for frames as the latest one, while the iterator is advanced."""
+
+    def replace(self, worker: Worker, progress: tuple[int, int], plan: Plan) -> bool:
         """
         Let a new worker with this plan go on in a worker's place.
 
-        :param steps: of the worker, when it was given up.
+        :param progress: of the worker, when it was given up.
         :return: False if it came back, or if the engine was closed: then nothing was done.
         """
 
@@ -173,7 +182,7 @@ class Watchdog:
         stall = Stall()
         while not self._ended.wait(self._look_s):
             worker = self._engine.worker_awaited()
-            looks = stall.look(worker and (worker, worker.steps))
+            looks = stall.look(worker and (worker, worker.progress))
             if looks == 0:
                 self._hung = False
             elif looks % LOOKS == 0:
@@ -185,19 +194,26 @@ class Watchdog:
                     log.exception('the worker cannot be replaced')
 
     def _restart(self, worker: Worker) -> None:
-        steps = worker.steps
+        progress = worker.progress
         dead = not worker.thread.is_alive()
         why = 'died' if dead else f'made no progress for {self._watch.limit_s:g} s'
         log.error('the worker %s: its frame is dropped', why)
         self._engine.give_up(worker, WorkerHung(f'the worker {why}'))
-        if not dead and (self._ended.wait(self._look_s) or worker.steps != steps):
+        if not dead and (self._ended.wait(self._look_s) or worker.progress != progress):
             return  # it came back
         if self.health().stuck >= MAX_STUCK:
             log.error('%d workers hang: no other one is started', MAX_STUCK)
             return
         plan = self._watch.remake()
-        if not self._engine.replace(worker, steps, plan):
-            plan.close()
+        replaced = False
+        try:
+            replaced = self._warm_up(plan, worker, progress) and self._engine.replace(
+                worker, progress, plan
+            )
+        finally:
+            if not replaced:
+                plan.close()
+        if not replaced:
             return
         self._abandoned = [w for w in self._abandoned if w.thread.is_alive()] + [worker]
         self._restarts += 1
@@ -206,3 +222,22 @@ class Watchdog:
             'the worker was replaced%s',
             '' if dead else ': the old one still hangs, and its memory with it',
         )
+
+    def _warm_up(self, plan: Plan, worker: Worker, progress: tuple[int, int]) -> bool:
+        """
+        Let a plan compute an image, so that its first frame is no slower than others.
+
+        That may take longer than the limit, and is not watched: meanwhile the worker counts as
+        hung.
+
+        :return: False if the worker came back meanwhile, or all is at its end.
+        """
+        steps, done = self._engine.warming(plan), object()
+        step: object = None
+        while step is not done:
+            plan.run_until(time.monotonic() + self._look_s)
+            step = next(steps, done)
+            if self._ended.is_set() or worker.progress != progress:
+                return False
+        plan.run_until(math.inf)
+        return True
