@@ -179,7 +179,11 @@ struct Kernels {
   void (*gate)(const GateArgs& args, int first, int last);
 };
 
+#ifdef ADPC_NEON
+const Kernels* kernels_neon();
+#else
 const Kernels* kernels_portable();
+#endif
 #ifdef ADPC_X86
 const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();

@@ -119,6 +119,9 @@ constexpr double kChunkMacs = 40e6;
 #elif defined(__AVX2__)
 constexpr int kWide = 8;
 constexpr double kChunkMacs = 30e6;
+#elif defined(__aarch64__)  // eight a cycle at most, at 2 GHz
+constexpr int kWide = 4;
+constexpr double kChunkMacs = 10e6;
 #else
 constexpr int kWide = 4;
 constexpr double kChunkMacs = 5e6;
