@@ -530,9 +530,9 @@ class Image {
     frame.image = bytes_.data() + origin;
     frame.row_bytes = stride[0];
     frame.pixel_bytes = stride[1];
-    frame.red = static_cast<int32_t>(channel[0] * stride[2]);
-    frame.green = static_cast<int32_t>(channel[1] * stride[2]);
-    frame.blue = static_cast<int32_t>(channel[2] * stride[2]);
+    frame.red = channel[0] * stride[2];
+    frame.green = channel[1] * stride[2];
+    frame.blue = channel[2] * stride[2];
   }
 
   std::vector<float> normalised_;
