@@ -401,6 +401,42 @@ def test_an_image_is_read_in_whatever_order_it_lies() -> None:
         assert torch.equal(plan.logits(), expected)
 
 
+@pytest.mark.parametrize('plan', [CpuPlan, TorchPlan])
+@pytest.mark.parametrize('backwards', [False, True])
+@pytest.mark.parametrize('axis', [0, 1, 2], ids=['rows', 'pixels', 'channels'])
+def test_strides_beyond_32_bits_are_followed(
+    axis: int, backwards: bool, plan: type, tmp_path: Path
+) -> None:
+    shape = [40, 36, 3]
+    shape[axis] = 3
+    image = picture((40, 36))[: shape[0], : shape[1]]
+    apart = 2**31 + 4096  # bytes; of the file only what is written takes room
+    memory = np.memmap(tmp_path / 'sparse', np.uint8, 'w+', shape=(3 * apart,))
+    strides = [shape[1] * 3, 3, 1]
+    strides[axis] = apart
+    view = np.lib.stride_tricks.as_strided(memory, shape, strides)
+    if backwards:
+        view = view[::-1, ::-1, ::-1]
+    view[:] = image
+    made = plan(program_of())
+    list(made.segment(image))
+    expected = made.logits().clone()
+    list(made.segment(view))
+    assert torch.equal(made.logits(), expected)
+
+
+@pytest.mark.parametrize('axis', [0, 1, 2], ids=['rows', 'pixels', 'channels'])
+def test_a_broadcast_image_is_read_as_its_copy(axis: int) -> None:
+    image = picture((40, 36))
+    same = np.broadcast_to(np.take(image, [0], axis), image.shape).transpose(1, 0, 2)
+    assert 0 in same.strides
+    plan = CpuPlan(program_of())
+    list(plan.segment(same.copy()))
+    expected = plan.logits()
+    list(plan.segment(same))
+    assert torch.equal(plan.logits(), expected)
+
+
 def test_results_that_are_held_are_not_overwritten() -> None:
     plan = CpuPlan(program_of())
     held = [d.rendered.class_ids[5:] for d in plan.segment(picture()) if d is not None]

@@ -199,14 +199,14 @@ ALWAYS_INLINE void conv_tile(const ConvArgs& a, const typename Dot<In>::Weight* 
       if (donors) store<N>(donors + v * N, y);
       y += load<N>(bias + v * N);
       if (residual) y += load<N>(residual + v * N);
-      store<N>(out + v * N, a.relu ? larger<N>(y, F<N>{}) : y);
+      store<N>(out + v * N, a.relu ? rectified<N>(y) : y);
     }
     if constexpr (HALF) {
       F<H> y = rest[p];
       if (donors) store<H>(donors + WIDE * N, y);
       y += load<H>(bias + WIDE * N);
       if (residual) y += load<H>(residual + WIDE * N);
-      store<H>(out + WIDE * N, a.relu ? larger<H>(y, F<H>{}) : y);
+      store<H>(out + WIDE * N, a.relu ? rectified<H>(y) : y);
     }
   }
 }

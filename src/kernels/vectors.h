@@ -84,6 +84,10 @@ template <int N>
 ALWAYS_INLINE F<N> larger(F<N> a, F<N> b) {
   return a > b ? a : b;
 }
+template <int N>
+ALWAYS_INLINE F<N> rectified(F<N> x) {
+  return F<N>{} > x ? F<N>{} : x;  // in this order, so that NaN stays NaN
+}
 template <int M, int N>
 ALWAYS_INLINE F<M> lower(F<N> x) {  // the first M
   F<M> part;

@@ -539,9 +539,9 @@ class Image {
     frame.image = bytes_.data() + origin;
     frame.row_bytes = stride[0];
     frame.pixel_bytes = stride[1];
-    frame.red = static_cast<int32_t>(channel[0] * stride[2]);
-    frame.green = static_cast<int32_t>(channel[1] * stride[2]);
-    frame.blue = static_cast<int32_t>(channel[2] * stride[2]);
+    frame.red = channel[0] * stride[2];
+    frame.green = channel[1] * stride[2];
+    frame.blue = channel[2] * stride[2];
   }
 
   std::vector<float> normalised_;
@@ -1196,6 +1196,53 @@ void check_denormals(const std::vector<std::string>& sets) {
   }
 }
 
+// A single score that is not finite, of whichever cell, spoils the sum of the confidence.
+void check_finite(const std::string& set) {
+  constexpr int kClasses = 11, kRows = 3, kColumns = 37;
+  std::vector<float> weight(3 * kClasses, 0.0f), ones(3 * 256, 1.0f);
+  weight[3 * 7] = 1.0f;  // of a class: it is the first channel of one pixel of the cell
+  for (int level : {2, 3}) {
+    const int scale = 1 << level, height = scale * kRows - 1, width = scale * kColumns - 2;
+    char error[200] = "";
+    const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
+        adpc_create(set.c_str(), 0, 1, kClasses, 1, level, scale, 0, ones.data(), ones.data(),
+                    0.5f, ones.data(), error, sizeof error),
+        adpc_destroy);
+    if (!plan) fail("no plan: ", error);
+    adpc_op op{};
+    op.exit_index = op.gives_exit = op.output = ADPC_SCORES;
+    op.residual = -1;
+    op.kernel = 1;
+    op.stride = scale;
+    op.weight = weight.data();
+    if (adpc_add_op(plan.get(), &op)) fail("scores of an image are refused");
+    const size_t pixels = static_cast<size_t>(height) * width;
+    std::vector<uint8_t> ids(pixels), confidence(pixels);
+    const auto sum = [&](int row, int column, float value) {
+      std::vector<float> image(3 * pixels, 0.0f);
+      image[static_cast<size_t>(row * scale) * width + column * scale] = value;
+      adpc_frame frame{};
+      frame.normalised = image.data();
+      frame.height = height;
+      frame.width = width;
+      if (adpc_start(plan.get(), &frame)) fail("no frame");
+      adpc_run(plan.get(), ids.data(), confidence.data(), nullptr, nullptr);
+      adpc_exit result;
+      adpc_last_exit(plan.get(), &result);
+      return result.confidence_sum;
+    };
+    for (int row = 0; row < kRows; ++row)
+      for (int column = 0; column < kColumns; ++column) {
+        for (float value : {std::nanf(""), INFINITY, -INFINITY})
+          if (!std::isnan(sum(row, column, value)))
+            fail(set, ": a score of ", value, " at ", row, ", ", column, " does not show");
+        for (float value : {3.3e38f, -3.3e38f, 1e-42f})
+          if (const double all = sum(row, column, value); !(all > 0.0 && all <= pixels))
+            fail(set, ": a score of ", value, " gives a confidence of ", all / pixels);
+      }
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -1219,6 +1266,7 @@ int main(int argc, char** argv) {
     if (files && !file) fail("cannot open ", argv[2]);
     check_refusal();
     check_denormals(sets);
+    for (const std::string& set : sets) check_finite(set);
     do {
       Episode episode(seed, sets);
       try {
