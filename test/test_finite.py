@@ -162,6 +162,6 @@ def test_the_engine_fails_such_a_frame_and_publishes_nothing_of_it(
     while not results:
         pass
     engine.close()
-    assert [done.exit.exit_index for done in exits if done.exit is not None] == [1]
+    assert [done.exit.computed.exit_index for done in exits if done.exit is not None] == [1]
     assert (results[0].reason, results[0].exit) == (StopReason.FAILED, None)
     assert 'exit 2: expected finite class scores' in str(results[0].error)
