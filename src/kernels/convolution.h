@@ -13,7 +13,7 @@ constexpr int kMaxOctets = 8;
 constexpr int kTile[kMaxOctets + 1] = {0, 8, 8, 8, 8, 8, 8, 6, 6};
 #elif defined(__AVX2__)
 constexpr int kMaxOctets = 3;
-constexpr int kTile[kMaxOctets + 1] = {0, 8, 4, 3};
+constexpr int kTile[kMaxOctets + 1] = {0, 10, 5, 4};
 #elif defined(__aarch64__)  // 16 of 30, 24 of 37 and 24 of 35 instructions are fmla; none spills
 constexpr int kMaxOctets = 3;
 constexpr int kTile[kMaxOctets + 1] = {0, 8, 6, 4};
