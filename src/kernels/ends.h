@@ -49,6 +49,21 @@ ALWAYS_INLINE F<N> at_pixel(const float* between, int px) {
          load<N>(left + 1) * splat<N>(1.0f - near_first<SCALE>(px));
 }
 
+// 2^x for x <= 0, to 4e-6 of it, which is far below a step of the published confidence; exactly 1
+// for 0.
+template <int N>
+ALWAYS_INLINE F<N> power_of_two(F<N> x) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to whole numbers
+  const F<N> clamped = larger<N>(x, splat<N>(-126.0f));
+  const F<N> shifted = clamped + splat<N>(kRound);
+  const F<N> r = clamped - (shifted - splat<N>(kRound));
+  F<N> p = splat<N>(9.58284565e-3f) * r + splat<N>(5.59064442e-2f);  // fitted, with p(0) = 1
+  p = p * r + splat<N>(2.40240988e-1f);
+  p = p * r + splat<N>(6.93124191e-1f);
+  p = p * r + splat<N>(1.0f);
+  return (F<N>)((I<N>)p + ((I<N>)shifted << 23));
+}
+
 // Some cells of one row of pixels: class ids and confidence of four pixels, from `pixel` on, of
 // each cell in one word. `between` holds the class scores, interpolated in rows: (classes, width),
 // from a cell before on; and then the inverse temperature, if there is one.
@@ -56,33 +71,37 @@ template <int N, int SCALE>
 ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int width, int cell,
                                 int pixel, uint32_t* all_ids, uint32_t* all_confidence,
                                 F<N>* sum, I<N>* count) {
-  float score[kMaxClasses][N];
+  float score[kMaxClasses][4][N];
+  F<N> top[4];
+  I<N> best[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    top[i] = splat<N>(-__builtin_inff());
+    best[i] = I<N>{};
+  }
+  for (int k = 0; k < a.classes; ++k) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const F<N> x = at_pixel<N, SCALE>(between + k * width, pixel + i);
+      store<N>(score[k][i], x);
+      best[i] = x > top[i] ? I<N>{} + k : best[i];
+      top[i] = larger<N>(x, top[i]);
+    }
+  }
   U<N> ids = U<N>{}, confidence = U<N>{};
+#pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const int px = pixel + i;
-    F<N> top = splat<N>(-__builtin_inff());
-    I<N> best = I<N>{};
-    for (int k = 0; k < a.classes; ++k) {
-      const F<N> x = at_pixel<N, SCALE>(between + k * width, px);
-      store<N>(score[k], x);
-      const I<N> better = x > top;
-      top = better ? x : top;
-      best = better ? I<N>{} + k : best;
-    }
-    F<N> total = F<N>{};
-    if (a.inverse_temperature) {
-      const F<N> inverse = at_pixel<N, SCALE>(between + a.classes * width, px);
-      for (int k = 0; k < a.classes; ++k)
-        total += exp_negative<N>((load<N>(score[k]) - top) * inverse);
-    } else {
-      for (int k = 0; k < a.classes; ++k) total += exp_negative<N>(load<N>(score[k]) - top);
-    }
+    F<N> scale = splat<N>(1.44269504f), total = F<N>{};  // of the exponents, to base 2
+    if (a.inverse_temperature) scale *= at_pixel<N, SCALE>(between + a.classes * width, px);
+    for (int k = 0; k < a.classes; ++k)
+      total += power_of_two<N>((load<N>(score[k][i]) - top[i]) * scale);
     const F<N> probability = splat<N>(1.0f) / total;
     const I<N> inside = (counting<N>() + cell) * SCALE + px < a.width;
     *sum += inside ? probability : F<N>{};
     *count -= inside & (probability >= splat<N>(a.threshold));  // true is -1
     const F<N> rounded = probability * splat<N>(255.0f) + splat<N>(12582912.0f);
-    ids |= (U<N>)best << (8 * i);
+    ids |= (U<N>)best[i] << (8 * i);
     confidence |= ((U<N>)rounded & 0xff) << (8 * i);
   }
   constexpr int words = SCALE / 4;
