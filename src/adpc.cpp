@@ -26,7 +26,11 @@ std::vector<const Kernels*> available() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     sets.push_back(kernels_avx2());
 #endif
+#ifdef ADPC_NEON
+  sets.push_back(kernels_neon());
+#else
   sets.push_back(kernels_portable());
+#endif
   return sets;
 }
 

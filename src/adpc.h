@@ -73,7 +73,7 @@ typedef struct {
   const uint8_t *image;     /* height rows */
   const float *normalised;  /* or (3, height, width), normalised already */
   int64_t row_bytes, pixel_bytes;
-  int32_t red, green, blue; /* offsets in a pixel */
+  int64_t red, green, blue; /* offsets in a pixel, in bytes */
   int32_t height, width;    /* pixels */
   int32_t adaptive; /* 0: every position, 1: as scores and thresholds say, 2: as `active` */
   /* of each exit but the last: (rows, columns) of its scores, each within the one before */

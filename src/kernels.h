@@ -118,7 +118,7 @@ struct InputArgs {
   const float* normalised;       // null, or (3, height, width) to be taken as they are
   const uint8_t* image;
   int64_t row_bytes, pixel_bytes;
-  int32_t red, green, blue;      // offsets in a pixel
+  int64_t red, green, blue;      // offsets in a pixel, in bytes
   int height, width;             // of the image
   int padded_width;
   View out;
@@ -179,7 +179,11 @@ struct Kernels {
   void (*gate)(const GateArgs& args, int first, int last);
 };
 
+#ifdef ADPC_NEON
+const Kernels* kernels_neon();
+#else
 const Kernels* kernels_portable();
+#endif
 #ifdef ADPC_X86
 const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();

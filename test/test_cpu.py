@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -399,6 +401,42 @@ def test_an_image_is_read_in_whatever_order_it_lies() -> None:
         assert torch.equal(plan.logits(), expected)
 
 
+@pytest.mark.parametrize('plan', [CpuPlan, TorchPlan])
+@pytest.mark.parametrize('backwards', [False, True])
+@pytest.mark.parametrize('axis', [0, 1, 2], ids=['rows', 'pixels', 'channels'])
+def test_strides_beyond_32_bits_are_followed(
+    axis: int, backwards: bool, plan: type, tmp_path: Path
+) -> None:
+    shape = [40, 36, 3]
+    shape[axis] = 3
+    image = picture((40, 36))[: shape[0], : shape[1]]
+    apart = 2**31 + 4096  # bytes; of the file only what is written takes room
+    memory = np.memmap(tmp_path / 'sparse', np.uint8, 'w+', shape=(3 * apart,))
+    strides = [shape[1] * 3, 3, 1]
+    strides[axis] = apart
+    view = np.lib.stride_tricks.as_strided(memory, shape, strides)
+    if backwards:
+        view = view[::-1, ::-1, ::-1]
+    view[:] = image
+    made = plan(program_of())
+    list(made.segment(image))
+    expected = made.logits().clone()
+    list(made.segment(view))
+    assert torch.equal(made.logits(), expected)
+
+
+@pytest.mark.parametrize('axis', [0, 1, 2], ids=['rows', 'pixels', 'channels'])
+def test_a_broadcast_image_is_read_as_its_copy(axis: int) -> None:
+    image = picture((40, 36))
+    same = np.broadcast_to(np.take(image, [0], axis), image.shape).transpose(1, 0, 2)
+    assert 0 in same.strides
+    plan = CpuPlan(program_of())
+    list(plan.segment(same.copy()))
+    expected = plan.logits()
+    list(plan.segment(same))
+    assert torch.equal(plan.logits(), expected)
+
+
 def test_results_that_are_held_are_not_overwritten() -> None:
     plan = CpuPlan(program_of())
     held = [d.rendered.class_ids[5:] for d in plan.segment(picture()) if d is not None]
@@ -420,8 +458,8 @@ def test_results_that_are_given_back_are_used_again() -> None:
 
 
 def test_what_computes_is_said() -> None:
-    plan = CpuPlan(program_of(), torch.bfloat16, instruction_set='portable')
-    assert plan.description == 'native bfloat16 kernels (portable)'
+    plan = CpuPlan(program_of(), torch.bfloat16, instruction_set=SETS[-1])
+    assert plan.description == f'native bfloat16 kernels ({SETS[-1]})'
 
 
 def test_errors_say_what_was_expected() -> None:
@@ -552,6 +590,53 @@ print(make_plan(random_network(0)).description)
     )
     assert 'PyTorch float32 on cpu' in done.stdout, done.stderr[-2000:]
     assert re.search(r'libadpc_cpu.so was not found in .*: colcon builds it', done.stdout)
+
+
+def test_a_run_stops_at_its_time_and_for_an_interrupt_whenever_they_come() -> None:
+    plan = CpuPlan(program_of(), threads=2)
+    image = picture((300, 400))
+    whole = [d for d in plan.segment(image) if d is not None]
+    assert len(whole) == 4, 'without a time nothing but exits is yielded'
+    plan.run_until(0.0)  # is over already: a piece of work at a time
+    before, paused, exits = plan.progress, 0, []
+    for done in plan.segment(image):
+        assert plan.progress > before
+        before = plan.progress
+        paused += done is None
+        exits += [] if done is None else [done]
+    assert paused > 50
+    for expected, done in zip(whole, exits, strict=True):
+        np.testing.assert_array_equal(done.rendered.confidence, expected.rendered.confidence)
+
+    plan.run_until(math.inf)
+    plan.interrupt()
+    assert next(plan.segment(image)) is None, 'it may have been for this very frame'
+    for late in (lambda: plan.run_until(time.monotonic()), plan.interrupt):
+        plan.run_until(math.inf)
+        segmentation = plan.segment(picture((1600, 2400)))
+        timer = threading.Thread(target=_after_some_work, args=(plan, plan.progress, late))
+        timer.start()
+        assert next(segmentation) is None, 'a call under way takes it'
+        timer.join()
+
+
+def _after_some_work(plan: CpuPlan, begun: int, act: Callable[[], None]) -> None:
+    while plan.progress <= begun:
+        time.sleep(0.0001)
+    act()
+
+
+def test_a_layer_takes_winograd_where_its_tiles_are_well_filled() -> None:
+    plan = CpuPlan(compile_network(checkpoint.load(WEIGHTS[1]).network), threads=1)
+    cells = 32 * 32
+    for share, expected in ((1.0, 'winograd'), (0.05, '')):
+        active = torch.arange(cells).remainder(cells) < share * cells
+        maps = [ActiveMap(active[torch.randperm(cells)].reshape(1, 1, 32, 32))] * 3
+        list(plan.segment(picture((128, 128)), True, maps))
+        times = {t.name: t for t in plan.step_times()}
+        assert times['layer1.0.conv2'].kernel == 'winograd', 'dense'
+        assert times['stage4.0.branches.0.0.conv1'].kernel == expected
+        assert times['conv2'].kernel == '', 'of stride 2'
 
 
 def test_steps_have_names_shapes_times_and_shares() -> None:

@@ -38,8 +38,8 @@ class NetworkConfig:
         not depend on it. A network with ``heads`` none uses the last. None for 1.0 everywhere.
     :raises ValueError: for an unknown architecture or head, heads or thresholds that the network
         does not have, fewer than two classes, a mean or standard deviation that is not three
-        numbers (the latter positive), or temperatures that are not positive finite numbers, in
-        the range of normal float32 numbers.
+        numbers (the latter positive) which normalise an image to finite float32 numbers, or
+        temperatures that are not positive finite numbers, in the range of normal float32 numbers.
     """
 
     architecture: str
@@ -66,8 +66,15 @@ class NetworkConfig:
             )
         if self.class_count < 2:
             raise ValueError(f'expected at least 2 classes, got {self.class_count}')
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
-            raise ValueError(f'expected 3 means and 3 positive std, got {self.mean}, {self.std}')
+        normal = torch.finfo(torch.float32)
+        if (len(self.mean), len(self.std)) != (3, 3) or not all(
+            s > 0 and s * 255 < normal.max and (abs(m) + 1) / s < normal.max
+            for m, s in zip(self.mean, self.std)
+        ):
+            raise ValueError(
+                'expected 3 means and 3 positive std, which normalise an image to finite float32 '
+                f'numbers, got {self.mean}, {self.std}'
+            )
         if self.adaptivity is not None:
             if self.heads is Heads.NONE:
                 raise ValueError('adaptivity needs early exits: heads is none')
@@ -80,9 +87,9 @@ class NetworkConfig:
             given = (1.0,) * self.stage_count
         temperatures = tuple(float(t) for t in given)
         object.__setattr__(self, 'temperatures', temperatures)
-        normal = torch.finfo(torch.float32)  # the inverse of a smaller one would not be finite
         if len(temperatures) != self.stage_count or not all(
-            normal.tiny <= t <= normal.max for t in temperatures
+            normal.tiny <= t <= normal.max  # the inverse of a smaller one would not be finite
+            for t in temperatures
         ):
             raise ValueError(
                 f'expected {self.stage_count} positive finite temperatures, got {temperatures}'

@@ -16,10 +16,14 @@ def compile_network(network: AnytimeNetwork) -> Program:
     Write down a network's operations; its later changes do not reach the program.
 
     :param network: trained, on any device; described as it is in evaluation mode.
+    :raises ValueError: if a parameter is not finite, or with its BatchNorm is none of float32;
+        names the layer.
     """
     writer = Writer(network)
     _WRITE[type(network)](writer, network)
-    return writer.program()
+    program = writer.program()
+    program.check()
+    return program
 
 
 def _write_hrnet(writer: Writer, network: HRNet) -> None:

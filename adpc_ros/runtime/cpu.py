@@ -53,10 +53,12 @@ class CpuPlan:
             the best.
         :raises Unsupported: for a network or type that the kernels cannot compute.
         :raises OSError: if the library was not built.
-        :raises ValueError: for an instruction set that this machine has not.
+        :raises ValueError: for an instruction set that this machine has not; for weights that are
+            not finite in that type.
         """
         if dtype not in TYPES:
             raise Unsupported(f'{dtype}: expected float32 or bfloat16')
+        program.check(dtype)
         self._library = native.library()
         self._plan: int | None = None
         self._process = os.getpid()

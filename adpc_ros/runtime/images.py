@@ -36,7 +36,11 @@ class Rendered(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Sums over a band's pixels: confidence as published (0 to 1 each), how many are sure."""
+    """
+    Sums over a band's pixels: confidence as published (0 to 1 each), how many are sure.
+
+    The sum of the confidence is NaN if a class score of the image is not finite.
+    """
 
     confidence_sum: float
     confident_pixels: float
@@ -165,6 +169,7 @@ def render_bands(
     :return: an iterator over the bands.
     """
     height, width = size
+    nought = (logits * 0.0).sum()  # NaN where an infinite score would not show
     for first in range(0, height, ROWS_PER_BAND):
         last = min(first + ROWS_PER_BAND, height)
         scores = upsample_rows(logits, scale, first, last)[0, :, :, :width].float()
@@ -173,7 +178,8 @@ def render_bands(
         if inverse_temperature is not None:
             below *= upsample_rows(inverse_temperature, scale, first, last)[0, :, :, :width]
         probability = 1.0 / below.exp_().sum(dim=0)
-        sums = torch.stack([probability.sum(), (probability >= threshold).sum()]).tolist()
+        confidence_sum = probability.sum() + nought
+        sums = torch.stack([confidence_sum, (probability >= threshold).sum()]).tolist()
         into.class_ids[first:last] = ids.to(torch.uint8).cpu().numpy()
         into.confidence[first:last] = (probability * 255.0).round_().to(torch.uint8).cpu().numpy()
         yield Band(*sums)

@@ -30,6 +30,8 @@ def make_plan(
     :param device: where it is computed.
     :param dtype: of weights and activations, float32 or bfloat16.
     :param threads: of the native plan, 0 for one for each core; PyTorch's are the process's.
+    :raises ValueError: for weights that are not finite in that type, BatchNorm included; names
+        the layer.
     """
     program = compile_network(network)
     native = None

@@ -17,8 +17,19 @@ from adpc_ros.network.adaptivity import ActiveMap
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.runtime.images import Rendered
 
+_ROUNDING = 1e-4  # of a mean of probabilities in float32
 
-class ComputedExit(NamedTuple):
+
+class _Fields(NamedTuple):
+    exit_index: int
+    rendered: Rendered
+    mean_confidence: float
+    confident_share: float
+    macs: int
+    active_share: float
+
+
+class ComputedExit(_Fields):
     """
     One exit of an image.
 
@@ -27,14 +38,31 @@ class ComputedExit(NamedTuple):
     published, calibrated confidence, are in [0, 1]; ``macs`` are the multiply-accumulates so far,
     by the paper's convention; ``active_share`` (0 to 1) is what the next exit will compute of the
     positions at this one's resolution.
+
+    :raises ValueError: if the mean confidence is none: plans make it NaN where a class score is
+        NaN or infinite, which class ids and confidence would not show.
     """
 
-    exit_index: int
-    rendered: Rendered
-    mean_confidence: float
-    confident_share: float
-    macs: int
-    active_share: float
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        exit_index: int,
+        rendered: Rendered,
+        mean_confidence: float,
+        confident_share: float,
+        macs: int,
+        active_share: float,
+    ) -> ComputedExit:
+        """Check what was computed."""
+        if not -_ROUNDING <= mean_confidence <= 1.0 + _ROUNDING:  # nor NaN
+            raise ValueError(
+                f'exit {exit_index}: expected finite class scores and a mean confidence from 0 '
+                f'to 1, got a mean confidence of {mean_confidence:g}'
+            )
+        return super().__new__(
+            cls, exit_index, rendered, mean_confidence, confident_share, macs, active_share
+        )
 
 
 class StepTime(NamedTuple):
@@ -86,7 +114,8 @@ class Plan(Protocol):
             clock: when it was interrupted, when the time of :meth:`run_until` has come, and
             wherever else a plan likes to (PyTorch: after every step). Every advance does at least
             a small unit of work. Dropping the iterator cancels what is left.
-        :raises ValueError: for another shape or dtype; for active maps without adaptivity.
+        :raises ValueError: for another shape or dtype; for active maps without adaptivity; at an
+            exit whose class scores are not all finite.
         """
 
     def run_until(self, time_s: float) -> None:

@@ -62,6 +62,24 @@ class Conv:
         cost = conv_macs(self.weight.numel(), len(self.weight) * self.window, size)
         return cost.at(active_share)
 
+    def check(self, dtype: torch.dtype) -> None:
+        """
+        Make sure that all parameters are finite, as they are and in a narrower type.
+
+        :param dtype: float32 or bfloat16.
+        :raises ValueError: if they are not; says of which and how many.
+        """
+        bias = self.bias + self.shift
+        taps = bias.new_zeros(0) if self.taps is None else self.taps
+        for name, values in (('weight', self.weight), ('bias', bias), ('interpolation', taps)):
+            strange = int((~values.to(dtype).isfinite()).sum())
+            if strange:
+                type_ = str(dtype).removeprefix('torch.')
+                raise ValueError(
+                    f'expected values that are finite in {type_}, BatchNorm included, got '
+                    f'{strange} of {values.numel()} of the {name} NaN or infinite'
+                )
+
 
 @dataclass(frozen=True)
 class AveragePool:
@@ -113,6 +131,20 @@ class Program:
 
     config: NetworkConfig
     steps: tuple[Step, ...]
+
+    def check(self, dtype: torch.dtype = torch.float32) -> None:
+        """
+        Make sure that all parameters can be computed with: what is not finite spoils every frame.
+
+        :param dtype: in which they are to be used, float32 or bfloat16.
+        :raises ValueError: if they are not finite in it; names the layer.
+        """
+        for step in self.steps:
+            if isinstance(step.operation, Conv):
+                try:
+                    step.operation.check(dtype)
+                except ValueError as error:
+                    raise ValueError(f'{step.name}: {error}') from error
 
     def last_reads(self) -> list[list[int]]:
         """Give, for each step, the slots that no later step reads."""

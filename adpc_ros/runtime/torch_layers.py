@@ -2,7 +2,7 @@
 The operations of a program in PyTorch, on tensors in channels_last order.
 
 On the CPU the convolutions are oneDNN's, with weights that are arranged once for a size and with
-sum and ReLU in the same pass: as fast as PyTorch gets.
+the sum in the same pass: as fast as PyTorch gets.
 """
 
 from __future__ import annotations
@@ -86,8 +86,9 @@ class OneDnnConv(TorchConv):
     """
     A convolution by oneDNN in one pass, with weights in the order that it wants.
 
-    These operators are PyTorch's own for compiled models. They are faster than conv2d with its sum
-    and ReLU, most of all in one thread, where PyTorch gives float32 1x1 convolutions to its BLAS.
+    These operators are PyTorch's own for compiled models. They are faster than conv2d with its
+    sum, most of all in one thread, where PyTorch gives float32 1x1 convolutions to its BLAS. ReLU
+    comes after them: oneDNN's makes 0 of NaN, so that an overflow would show nowhere.
     """
 
     def __init__(self, conv: Conv, device: torch.device, dtype: torch.dtype) -> None:
@@ -106,14 +107,14 @@ class OneDnnConv(TorchConv):
         y: Tensor
         if residual is None:
             y = torch.ops.mkldnn._convolution_pointwise(
-                x, self.arranged, self.bias, *self.edges, 'relu' if relu else 'none', [], ''
+                x, self.arranged, self.bias, *self.edges, 'none', [], ''
             )
         else:
             y = torch.ops.mkldnn._convolution_pointwise.binary(
                 *(x, residual, self.arranged, self.bias, *self.edges, 'add', 1.0),
-                *('relu' if relu else None, [], ''),
+                *(None, [], ''),
             )
-        return y
+        return y.relu_() if relu else y
 
 
 def _average_pool(_active: RingMap | None, x: Tensor) -> Tensor:

@@ -66,7 +66,9 @@ class TorchPlan:
         :param device: where it runs.
         :param dtype: of weights and activations, float32 or bfloat16; class scores, thresholds
             and carry-over are in float32 all the same.
+        :raises ValueError: for weights that are not finite in that type.
         """
+        program.check(dtype)
         self.program = program
         self.device, self.dtype = torch.device(device), dtype
         self._layers = [layer_of(step.operation, self.device, dtype) for step in program.steps]

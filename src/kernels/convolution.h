@@ -14,6 +14,9 @@ constexpr int kTile[kMaxOctets + 1] = {0, 8, 8, 8, 8, 8, 8, 6, 6};
 #elif defined(__AVX2__)
 constexpr int kMaxOctets = 3;
 constexpr int kTile[kMaxOctets + 1] = {0, 8, 4, 3};
+#elif defined(__aarch64__)  // 16 of 30, 24 of 37 and 24 of 35 instructions are fmla; none spills
+constexpr int kMaxOctets = 3;
+constexpr int kTile[kMaxOctets + 1] = {0, 8, 6, 4};
 #else
 constexpr int kMaxOctets = 2;
 constexpr int kTile[kMaxOctets + 1] = {0, 6, 3};
@@ -196,14 +199,14 @@ ALWAYS_INLINE void conv_tile(const ConvArgs& a, const typename Dot<In>::Weight* 
       if (donors) store<N>(donors + v * N, y);
       y += load<N>(bias + v * N);
       if (residual) y += load<N>(residual + v * N);
-      store<N>(out + v * N, a.relu ? larger<N>(y, F<N>{}) : y);
+      store<N>(out + v * N, a.relu ? rectified<N>(y) : y);
     }
     if constexpr (HALF) {
       F<H> y = rest[p];
       if (donors) store<H>(donors + WIDE * N, y);
       y += load<H>(bias + WIDE * N);
       if (residual) y += load<H>(residual + WIDE * N);
-      store<H>(out + WIDE * N, a.relu ? larger<H>(y, F<H>{}) : y);
+      store<H>(out + WIDE * N, a.relu ? rectified<H>(y) : y);
     }
   }
 }
@@ -224,7 +227,7 @@ void conv_as(Type type, const ConvArgs& a, int first, int last) {
     switch (octets) {
       case 1: conv_block<1, In, Out>(a, weights, octet, first, last); break;
       case 2: conv_block<2, In, Out>(a, weights, octet, first, last); break;
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__AVX2__) || defined(__AVX512F__) || defined(__aarch64__)
       case 3: conv_block<3, In, Out>(a, weights, octet, first, last); break;
 #endif
 #ifdef __AVX512F__

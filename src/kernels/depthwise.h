@@ -29,7 +29,7 @@ ALWAYS_INLINE void depthwise_channels(const ConvArgs& a, const T* const* cell, T
 #pragma GCC unroll 4
   for (int p = 0; p < kDepthTile; ++p) {
     if (p >= count) break;
-    store<N>(out[p] + channel, a.relu ? larger<N>(sum[p], F<N>{}) : sum[p]);
+    store<N>(out[p] + channel, a.relu ? rectified<N>(sum[p]) : sum[p]);
   }
 }
 

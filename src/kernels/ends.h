@@ -60,7 +60,7 @@ ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int w
   U<N> ids = U<N>{}, confidence = U<N>{};
   for (int i = 0; i < 4; ++i) {
     const int px = pixel + i;
-    F<N> top = splat<N>(-3.0e38f);
+    F<N> top = splat<N>(-__builtin_inff());
     I<N> best = I<N>{};
     for (int k = 0; k < a.classes; ++k) {
       const F<N> x = at_pixel<N, SCALE>(between + k * width, px);
@@ -90,6 +90,22 @@ ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int w
     all_ids[i * words] = ids[i];
     all_confidence[i * words] = confidence[i];
   }
+}
+
+// Tells whether all scores of sixteen cells are finite: what is rendered would not show it. (Padding
+// channels are 0, or they are not finite where what they were computed from is not.)
+ALWAYS_INLINE bool finite(const RenderArgs& a, int row, int first) {
+  constexpr int N = kNarrow;
+  const int last = smaller_of(first + kRenderBlock, a.columns);
+  I<N> strange = I<N>{};
+  for (int x = first; x < last; ++x) {
+    const float* from = cell_of<const float>(a.scores, at(row, x));
+    for (int k = 0; k < a.classes; k += N)
+      strange |= load<N>(from + k) * splat<N>(0.0f) != F<N>{};
+  }
+  int any = 0;
+  for (int i = 0; i < N; ++i) any |= strange[i];
+  return any == 0;
 }
 
 // Sixteen cells of one row.
@@ -140,7 +156,7 @@ void render_block(const RenderArgs& a, int row, int block) {
     block_count += count[i];
   }
   const int blocks = (a.columns + kRenderBlock - 1) / kRenderBlock;
-  a.block_sum[row * blocks + block] = block_sum;
+  a.block_sum[row * blocks + block] = finite(a, row, first) ? block_sum : __builtin_nanf("");
   a.block_count[row * blocks + block] = block_count;
 }
 
@@ -161,7 +177,7 @@ void render(const RenderArgs& a, int first_row, int last_row) {
 void gate(const GateArgs& a, int first, int last) {
   constexpr int N = kNarrow;
   const I<N> lanes = counting<N>();
-  const F<N> lowest = splat<N>(-3.0e38f);
+  const F<N> lowest = splat<N>(-__builtin_inff());
   for (int i = first; i < last; ++i) {
     const float* scores = cell_of<const float>(a.scores, a.at[i]);
     F<N> tops = lowest;
@@ -174,12 +190,11 @@ void gate(const GateArgs& a, int first, int last) {
     const float threshold = a.thresholds[best];
     F<N> totals = F<N>{}, weighted = F<N>{};
     for (int k = 0; k < a.classes; k += N) {
-      const F<N> below = load<N>(scores + k) - splat<N>(top);
-      const F<N> e = lanes + k < a.classes ? exp_negative<N>(larger<N>(
-                                                 below < F<N>{} ? below : F<N>{}, lowest))
-                                           : F<N>{};
+      F<N> below = load<N>(scores + k) - splat<N>(top);
+      below = larger<N>(below < F<N>{} ? below : F<N>{}, splat<N>(-3.0e38f));  // finite, too
+      const F<N> e = lanes + k < a.classes ? exp_negative<N>(below) : F<N>{};
       totals += e;
-      weighted += e * (lanes + k < a.classes ? below : F<N>{});
+      weighted += e * below;
     }
     float total = 0.0f, mean = 0.0f;
     for (int k = 0; k < N; ++k) {

@@ -15,7 +15,7 @@ ALWAYS_INLINE void border_channels(const BorderArgs& a, const float* const* dono
   F<N> y = load<N>(a.shift + channel) + load<N>(a.bias + channel) * splat<N>(total);
   for (int e = 0; e < count; ++e) y += splat<N>(weights[e]) * load<N>(donors[e] + channel);
   if (residual) y += load<N>(residual + channel);
-  store<N>(out + channel, a.relu ? larger<N>(y, F<N>{}) : y);
+  store<N>(out + channel, a.relu ? rectified<N>(y) : y);
 }
 
 constexpr int kMaxWindow = 81;
@@ -80,7 +80,7 @@ ALWAYS_INLINE void mix(const T* const* from, const float* weights, int count, in
                        const float* bias, bool relu, T* out) {
   F<N> y = bias ? load<N>(bias + channel) : F<N>{};
   for (int e = 0; e < count; ++e) y += splat<N>(weights[e]) * load<N>(from[e] + channel);
-  store<N>(out + channel, relu ? larger<N>(y, F<N>{}) : y);
+  store<N>(out + channel, relu ? rectified<N>(y) : y);
 }
 
 template <class T>

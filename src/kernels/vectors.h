@@ -84,6 +84,10 @@ template <int N>
 ALWAYS_INLINE F<N> larger(F<N> a, F<N> b) {
   return a > b ? a : b;
 }
+template <int N>
+ALWAYS_INLINE F<N> rectified(F<N> x) {
+  return F<N>{} > x ? F<N>{} : x;  // in this order, so that NaN stays NaN
+}
 template <int M, int N>
 ALWAYS_INLINE F<M> lower(F<N> x) {  // the first M
   F<M> part;
@@ -119,6 +123,9 @@ constexpr double kChunkMacs = 40e6;
 #elif defined(__AVX2__)
 constexpr int kWide = 8;
 constexpr double kChunkMacs = 30e6;
+#elif defined(__aarch64__)  // eight a cycle at most, at 2 GHz
+constexpr int kWide = 4;
+constexpr double kChunkMacs = 10e6;
 #else
 constexpr int kWide = 4;
 constexpr double kChunkMacs = 5e6;

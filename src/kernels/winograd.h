@@ -105,7 +105,7 @@ ALWAYS_INLINE void transform_output(const ConvArgs& a, const TileOutputs& tile, 
     if (tile.donors[k]) store<N>(tile.donors[k] + channel, y);
     y += bias;
     if (tile.residual[k]) y += load<N>(tile.residual[k] + channel);
-    store<N>(tile.out[k] + channel, a.relu ? larger<N>(y, F<N>{}) : y);
+    store<N>(tile.out[k] + channel, a.relu ? rectified<N>(y) : y);
   }
 }
 

@@ -1,6 +1,9 @@
 // Runs random small networks on the native runtime, disturbs them as a node would and worse, and
 // compares every result.  driver SECONDS [SEED]: prints what it did, or the first difference (and
 // then exits with 1). Episode e of a run has the seed SEED + e: `driver 0 SEED` repeats it alone.
+// driver write FILE EPISODES [SEED]: writes the results of undisturbed frames to a file.
+// driver compare FILE EPISODES [SEED]: compares them with this machine's, as far as exits have the
+// same active map.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -10,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <fstream>
 #include <future>
 #include <initializer_list>
 #include <iterator>
@@ -195,8 +199,6 @@ class Network {
   };
 
   int channels() { return random_.whole(1, 20); }
-  // Such as is never masked.
-  Conv any(int stride) { return {random_.whole(std::max(2, stride), 5), stride}; }
   bool whole(int level) const { return multiple % (1 << level) == 0; }
 
   int add_slot(int channels, int level, bool wide = false) {
@@ -261,6 +263,12 @@ class Network {
     return output;
   }
 
+  // Such as is never masked.
+  int any(int input, int stride, int out_channels = 0) {
+    const Conv how{random_.whole(std::max(2, stride), 5), stride};
+    return conv(input, out_channels ? out_channels : channels(), how);
+  }
+
   adpc_op& resample(int output, const std::vector<int>& sources) {
     adpc_op& op = add_op(ADPC_RESAMPLE, output);
     op.source_count = static_cast<int>(sources.size());
@@ -269,12 +277,12 @@ class Network {
   }
 
   std::vector<int> stem() {
-    int x = conv(ADPC_IMAGE, channels(), any(2));
+    int x = any(ADPC_IMAGE, 2);
     while (random_.chance(0.4)) x = inverted(x, 1);
-    x = random_.chance(0.5) ? conv(x, channels(), any(2)) : inverted(x, 2);
+    x = random_.chance(0.5) ? any(x, 2) : inverted(x, 2);
     if (random_.chance(0.7)) x = bottleneck(x);
     if (random_.chance(0.5)) x = pyramid(x);
-    return {conv(x, channels(), any(1))};
+    return {any(x, 1)};
   }
 
   // Three operations, and one that can take their place.
@@ -310,10 +318,10 @@ class Network {
   int pyramid(int x) {
     std::vector<int> maps = {x};
     for (int levels = random_.whole(1, ADPC_MAX_LEVEL - kFinest); levels > 0; --levels)
-      maps.push_back(random_.chance(0.5) ? conv(maps.back(), channels(), any(2))
+      maps.push_back(random_.chance(0.5) ? any(maps.back(), 2)
                                          : inverted(maps.back(), 2));
     const int count = channels();
-    int total = conv(maps.back(), count, any(1));
+    int total = any(maps.back(), 1, count);
     for (maps.pop_back(); !maps.empty(); maps.pop_back()) {
       const int own = conv(maps.back(), count, {1, 1, false});
       total = resample(add_slot(count, slot(own).level), {own, total}).output;
@@ -531,9 +539,9 @@ class Image {
     frame.image = bytes_.data() + origin;
     frame.row_bytes = stride[0];
     frame.pixel_bytes = stride[1];
-    frame.red = static_cast<int32_t>(channel[0] * stride[2]);
-    frame.green = static_cast<int32_t>(channel[1] * stride[2]);
-    frame.blue = static_cast<int32_t>(channel[2] * stride[2]);
+    frame.red = channel[0] * stride[2];
+    frame.green = channel[1] * stride[2];
+    frame.blue = channel[2] * stride[2];
   }
 
   std::vector<float> normalised_;
@@ -757,6 +765,8 @@ void expect_same(const Exits& result, const Exits& expected) {
 void expect_near(const Exits& result, const Exits& expected, int type, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     const std::vector<float>&a = result[i].scores, &b = expected[i].scores;
+    if (a.size() != b.size() || result[i].confidence.size() != expected[i].confidence.size())
+      fail("exit ", i + 1, " has ", a.size(), " scores, not ", b.size());
     float largest = 0.0f, difference = 0.0f;
     for (size_t s = 0; s < b.size(); ++s) {
       largest = std::max(largest, std::fabs(b[s]));
@@ -855,6 +865,58 @@ class Episode {
   const std::string& doing() const { return doing_; }
 
   void run() {
+    first_frames();
+    for (size_t s = 0; s + 1 < sets_.size(); ++s)  // the last is the plainest
+      for (size_t c = 0; c < cases_.size(); ++c) {
+        say("comparison with another set", sets_[s], 1, cases_[c]);
+        expect_near(expected_[s][c], expected_.back()[c], type_, comparable(c));
+      }
+    disturb();
+  }
+
+  void write(std::ostream& file) {
+    first_frames();
+    for (const Exits& exits : expected_.back())
+      for (const Exit& exit : exits) {
+        put(file, exit.scores);
+        put(file, exit.confidence);
+      }
+  }
+
+  // Compares those of another machine with all instruction sets of this one.
+  void compare(std::istream& file) {
+    first_frames();
+    for (size_t c = 0; c < cases_.size(); ++c) {
+      Exits exits(kExits);
+      for (Exit& exit : exits) {
+        get(file, exit.scores);
+        get(file, exit.confidence);
+      }
+      for (size_t s = 0; s < sets_.size(); ++s) {
+        say("comparison with the file", sets_[s], 1, cases_[c]);
+        expect_near(expected_[s][c], exits, type_, comparable(c));
+      }
+    }
+  }
+
+ private:
+  template <class T>
+  static void put(std::ostream& file, const std::vector<T>& values) {
+    const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+    file.write(reinterpret_cast<const char*>(&bytes), sizeof bytes);
+    file.write(reinterpret_cast<const char*>(values.data()), bytes);
+  }
+
+  template <class T>
+  static void get(std::istream& file, std::vector<T>& values) {
+    int64_t bytes = 0;
+    file.read(reinterpret_cast<char*>(&bytes), sizeof bytes);
+    values.resize(static_cast<size_t>(bytes) / sizeof(T));
+    file.read(reinterpret_cast<char*>(values.data()), bytes);
+    if (!file) fail("the file ends too early");
+  }
+
+  void first_frames() {
     for (const std::string& set : sets_) {  // in memory that nobody has written to
       expected_.emplace_back();
       for (const Case& what : cases_) {
@@ -865,11 +927,9 @@ class Episode {
         expected_.back().push_back(plan.finish(what, nullptr));
       }
     }
-    for (size_t s = 0; s + 1 < sets_.size(); ++s)  // portable is the last
-      for (size_t c = 0; c < cases_.size(); ++c) {
-        say("comparison with portable", sets_[s], 1, cases_[c]);
-        expect_near(expected_[s][c], expected_.back()[c], type_, comparable(c));
-      }
+  }
+
+  void disturb() {
     const auto set = static_cast<size_t>(random_.whole(0, static_cast<int>(sets_.size()) - 1));
     if (network_.calibrated) only_confidence(set);
     if (network_.has_inverted() && type_ == ADPC_FLOAT32) other_form(set);
@@ -907,7 +967,6 @@ class Episode {
     }
   }
 
- private:
   size_t pick() { return static_cast<size_t>(random_.whole(0, kCases - 1)); }
 
   void say(const char* what, const std::string& set, int threads, const Case& on) {
@@ -1036,7 +1095,7 @@ void check_refusal() {
     float temperature = 1.0f;
   };
   const std::pair<const char*, void (*)(Given&)> refusals[] = {
-      {"portable", [](Given& g) { g.isa = "none"; }},
+      {adpc_instruction_sets(), [](Given& g) { g.isa = "none"; }},
       {"type", [](Given& g) { g.type = 2; }},
       {"threads", [](Given& g) { g.threads = 0; }},
       {"classes", [](Given& g) { g.classes = 0; }},
@@ -1104,30 +1163,123 @@ void check_refusal() {
     if ((adpc_start(plan.get(), &wrong[i]) == 0) != (i == 4)) fail("frame ", i);
 }
 
+// Features below the smallest normal number count as zero in every thread that computes, and in
+// nobody else's.
+void check_denormals(const std::vector<std::string>& sets) {
+  const std::vector<float> ones(3 * 256, 1.0f), tiny(3 * 256 * 256, 1e-39f);
+  for (const std::string& set : sets) {
+    char error[200] = "";
+    const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
+        adpc_create(set.c_str(), 0, 3, 1, 1, 2, 4, 0, ones.data(), ones.data(), 0.5f, ones.data(),
+                    error, sizeof error),
+        adpc_destroy);
+    adpc_op op{};
+    op.exit_index = op.gives_exit = op.output = ADPC_SCORES;
+    op.residual = -1;
+    op.kernel = 1;
+    op.stride = 4;
+    op.weight = ones.data();
+    if (!plan || adpc_add_op(plan.get(), &op)) fail("no plan of one operation: ", error);
+    adpc_frame frame{};
+    frame.normalised = tiny.data();
+    frame.height = frame.width = 256;
+    std::vector<uint8_t> ids(256 * 256), confidence(256 * 256);
+    if (adpc_start(plan.get(), &frame)) fail("no frame");
+    adpc_poison(plan.get());
+    if (adpc_run(plan.get(), ids.data(), confidence.data(), nullptr, nullptr) != 1) fail("no exit");
+    std::vector<float> scores(64 * 64);
+    adpc_read_scores(plan.get(), scores.data());
+    for (float score : scores)
+      if (score != 0.0f) fail(set, ": a score of ", score, " from denormal numbers");
+    volatile float own = 1e-39f;
+    if (own * 2.0f == 0.0f) fail(set, ": the caller's denormal numbers count as zero");
+  }
+}
+
+// A single score that is not finite, of whichever cell, spoils the sum of the confidence.
+void check_finite(const std::string& set) {
+  constexpr int kClasses = 11, kRows = 3, kColumns = 37;
+  std::vector<float> weight(3 * kClasses, 0.0f), ones(3 * 256, 1.0f);
+  weight[3 * 7] = 1.0f;  // of a class: it is the first channel of one pixel of the cell
+  for (int level : {2, 3}) {
+    const int scale = 1 << level, height = scale * kRows - 1, width = scale * kColumns - 2;
+    char error[200] = "";
+    const std::unique_ptr<adpc_plan, void (*)(adpc_plan*)> plan(
+        adpc_create(set.c_str(), 0, 1, kClasses, 1, level, scale, 0, ones.data(), ones.data(),
+                    0.5f, ones.data(), error, sizeof error),
+        adpc_destroy);
+    if (!plan) fail("no plan: ", error);
+    adpc_op op{};
+    op.exit_index = op.gives_exit = op.output = ADPC_SCORES;
+    op.residual = -1;
+    op.kernel = 1;
+    op.stride = scale;
+    op.weight = weight.data();
+    if (adpc_add_op(plan.get(), &op)) fail("scores of an image are refused");
+    const size_t pixels = static_cast<size_t>(height) * width;
+    std::vector<uint8_t> ids(pixels), confidence(pixels);
+    const auto sum = [&](int row, int column, float value) {
+      std::vector<float> image(3 * pixels, 0.0f);
+      image[static_cast<size_t>(row * scale) * width + column * scale] = value;
+      adpc_frame frame{};
+      frame.normalised = image.data();
+      frame.height = height;
+      frame.width = width;
+      if (adpc_start(plan.get(), &frame)) fail("no frame");
+      adpc_run(plan.get(), ids.data(), confidence.data(), nullptr, nullptr);
+      adpc_exit result;
+      adpc_last_exit(plan.get(), &result);
+      return result.confidence_sum;
+    };
+    for (int row = 0; row < kRows; ++row)
+      for (int column = 0; column < kColumns; ++column) {
+        for (float value : {std::nanf(""), INFINITY, -INFINITY})
+          if (!std::isnan(sum(row, column, value)))
+            fail(set, ": a score of ", value, " at ", row, ", ", column, " does not show");
+        for (float value : {3.3e38f, -3.3e38f, 1e-42f})
+          if (const double all = sum(row, column, value); !(all > 0.0 && all <= pixels))
+            fail(set, ": a score of ", value, " gives a confidence of ", all / pixels);
+      }
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
-    std::fprintf(stderr, "usage: %s SECONDS [SEED]\n", argv[0]);
+  const std::string mode = argc > 1 ? argv[1] : "";
+  const bool write = mode == "write", compare = mode == "compare", files = write || compare;
+  if (argc < (files ? 4 : 2)) {
+    std::fprintf(stderr, "usage: %s SECONDS [SEED], or %s write|compare FILE EPISODES [SEED]\n",
+                 argv[0], argv[0]);
     return 2;
   }
+  const int most = files ? std::atoi(argv[3]) : INT32_MAX, seed_at = files ? 4 : 2;
+  const double seconds = files ? kWholeFrame : std::atof(argv[1]);
   const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                      std::chrono::duration<double>(std::atof(argv[1])));
-  uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
+                                      std::chrono::duration<double>(seconds));
+  uint64_t seed = argc > seed_at ? std::strtoull(argv[seed_at], nullptr, 10) : 0;
   const std::vector<std::string> sets = instruction_sets();
+  std::fstream file;
   int episodes = 0;
   try {
+    if (files) file.open(argv[2], std::ios::binary | (write ? std::ios::out : std::ios::in));
+    if (files && !file) fail("cannot open ", argv[2]);
     check_refusal();
+    check_denormals(sets);
+    for (const std::string& set : sets) check_finite(set);
     do {
       Episode episode(seed, sets);
       try {
-        episode.run();
+        if (write) episode.write(file);
+        else if (compare) episode.compare(file);
+        else episode.run();
       } catch (const std::exception& problem) {
         fail("seed ", seed, ": ", episode.doing(), ": ", problem.what());
       }
       ++seed;
       ++episodes;
-    } while (Clock::now() < end);
+    } while (episodes < most && Clock::now() < end);
+    if (write && !file.flush()) fail("cannot write ", argv[2]);
   } catch (const std::exception& problem) {
     std::fprintf(stderr, "%s\n", problem.what());
     return 1;
