@@ -448,6 +448,35 @@ def test_a_frame_ends_at_its_deadline_though_the_plan_yields_only_then(recorder)
     engine.close()
 
 
+def test_the_native_plan_comes_back_for_its_exits_and_the_deadline_alone(recorder) -> None:
+    cpu = pytest.importorskip('adpc_ros.runtime.cpu')
+
+    class Counting(cpu.CpuPlan):
+        looks = 0
+
+        def segment(self, *arguments: Any) -> Iterator[ComputedExit | None]:
+            for computed in super().segment(*arguments):
+                self.looks += computed is None
+                yield computed
+
+    network = random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
+    plan = Counting(compile_network(network), threads=1)
+    engine = Engine(plan, None, recorder.on_result)
+    image = picture(size=(1536, 1536))
+    engine.submit(image)
+    wait_for(lambda: len(recorder.results) == 1)
+    assert recorder.results[0].reason is StopReason.FINISHED and plan.looks == 0
+    submitted_s = time.monotonic()
+    engine.submit(image)
+    wait_for(lambda: engine.latest().frame_id == 2)
+    engine.urgency(Level.ELEVATED, deadline_s=time.monotonic() - submitted_s + 0.02)
+    wait_for(lambda: len(recorder.results) == 2)
+    assert recorder.results[1].reason is StopReason.DEADLINE
+    assert recorder.results[1].exit.computed.exit_index < 4 and plan.looks <= 2
+    engine.close()
+    plan.close()
+
+
 # Publication
 
 
@@ -498,8 +527,7 @@ def test_critical_waits_for_no_report_and_nothing_that_comes_afterwards(blocked:
         engine.submit(picture(), 'before')
         run_exits(engine, plan, 1, 4)
         assert entered.wait(20)
-    engine.submit(picture(), 'urgent')
-    run_exits(engine, plan, engine._started, 1)
+    run_exits(engine, plan, engine.submit(picture(), 'urgent'), 1)
     assert entered.wait(20)
     engine.urgency(Level.CRITICAL)
     assert (recorder.results[-1].frame.tag, recorder.threads[-1]) == (

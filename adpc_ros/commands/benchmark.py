@@ -1,4 +1,4 @@
-"""``benchmark``: what masks save, how soon a frame stops, and what ROS adds."""
+"""``benchmark``: what masks save, how soon a frame stops, what ROS adds, where time goes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adpc_ros.commands.benchmark_ros import add_ros
+from adpc_ros.commands.benchmark_trace import add_trace
 from adpc_ros.commands.options import (
     add_json,
     announce_load,
@@ -31,13 +32,14 @@ def add(commands: Commands) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         'benchmark',
-        help='measure what masks save, how soon a frame stops, what ROS adds',
+        help='measure what masks save, how soon a frame stops, what ROS adds, where time goes',
         description='Measure on this machine; nothing else should run on it.',
     )
     kinds = parser.add_subparsers(required=True, metavar='WHAT', dest='what')
     _add_masks(kinds)
     _add_preempt(kinds)
     add_ros(kinds)
+    add_trace(kinds)
 
 
 def _add_masks(kinds: Commands) -> None:

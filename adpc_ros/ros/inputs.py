@@ -29,6 +29,7 @@ from adpc_ros.runtime.deferred import Deferred
 from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.memory import Budget
 from adpc_ros.runtime.scheduler import Level
+from adpc_ros.runtime.trace import Trace
 
 FAR_OFF_S = 10.0  # a stamp this far from the clock was made by another clock
 
@@ -43,6 +44,7 @@ class Inputs:
         outputs: Outputs,
         budget: Budget,
         warn_once: WarnOnce,
+        trace: Trace | None = None,
     ) -> None:
         """
         Subscribe.
@@ -50,10 +52,13 @@ class Inputs:
         :param engine: where frames and urgency go.
         :param outputs: where the calibration goes, and whose parameters are in force.
         :param budget: of a frame.
+        :param trace: keeps how long callbacks took; None keeps nothing.
         :raises RuntimeError: for a quality of service that does not exist.
         """
         self._node, self._engine, self._outputs = node, engine, outputs
         self._budget, self._warn_once = budget, warn_once
+        self._trace = trace
+        self._submit = engine.submit if trace is None else trace.timed('submit', engine.submit)
         self._subscriptions: list[Subscription] = []
         self._first = True  # no compressed image has come yet
         chosen = outputs.parameters
@@ -89,6 +94,8 @@ class Inputs:
             except Exception as error:
                 self._warn_once(f'{topic} {error}', f'{topic}: message ignored: {error!r}')
 
+        if self._trace is not None:
+            guarded = self._trace.timed(topic.replace('~/', 'callback '), guarded)
         self._subscriptions.append(
             self._node.create_subscription(
                 kind,
@@ -119,7 +126,7 @@ class Inputs:
             return
         if isinstance(image, Deferred):
             image = self._reported(image)
-        self._engine.submit(image, message.header, self._age_s(message.header.stamp))
+        self._submit(image, message.header, self._age_s(message.header.stamp))
 
     def _reported(self, image: Deferred) -> Deferred:
         """Say what is wrong if the worker cannot decode it."""
@@ -181,12 +188,13 @@ class Inputs:
                 f'expected deadline and hold >= 0 s, got {deadline_s}, {hold_s}: taken as 0',
             )
             deadline_s, hold_s = max(deadline_s, 0.0), max(hold_s, 0.0)
-        self._engine.urgency(level, deadline_s, hold_s, _nanoseconds(message.header.stamp))
+        self._engine.urgency(level, deadline_s, hold_s, nanoseconds(message.header.stamp))
 
 
-def _nanoseconds(time: Any) -> int:
+def nanoseconds(time: Any) -> int:
+    """Give a Time or Duration message in nanoseconds."""
     return int(time.sec) * 10**9 + int(time.nanosec)
 
 
 def _seconds(duration: Duration) -> float:
-    return _nanoseconds(duration) / 1e9
+    return nanoseconds(duration) / 1e9

@@ -22,10 +22,11 @@ from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedE
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.checkpoint import load
 from adpc_ros.ros.allocator import give_freed_memory_back, keep_freed_memory
 from adpc_ros.ros.diagnostics import Diagnostics
-from adpc_ros.ros.inputs import Inputs
+from adpc_ros.ros.inputs import Inputs, nanoseconds
 from adpc_ros.ros.lifecycle import Interrupts, refuse_impossible_transitions
 from adpc_ros.ros.node_parameters import ParameterNode
 from adpc_ros.ros.outputs import Outputs
@@ -41,6 +42,7 @@ from adpc_ros.runtime.images import confident_threshold
 from adpc_ros.runtime.make_plan import make_plan
 from adpc_ros.runtime.memory import Budget, budget_of
 from adpc_ros.runtime.plan import Plan
+from adpc_ros.runtime.trace import from_environment, traced_plan
 
 
 class SegmentationNode(ParameterNode, LifecycleNode):
@@ -50,6 +52,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
 
     def __init__(self) -> None:
         """Declare parameters; everything else waits for ``configure``."""
+        self.trace = from_environment()
         super().__init__('adpc')
         refuse_impossible_transitions(self)
         self.declare_described()
@@ -92,10 +95,15 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         weights = values.weights or packaged(WEIGHTS)
         checkpoint = load(weights)
         dtype: torch.dtype = getattr(torch, values.precision)
+
+        def planned(network: AnytimeNetwork) -> Plan:
+            plan = make_plan(network, device, dtype, threads)
+            return plan if self.trace is None else traced_plan(plan, self.trace)
+
         with on_cores(values.cores):
             threads = values.threads or core_count()
             torch.set_num_threads(threads)
-            plan = self._plan = make_plan(checkpoint.network, device, dtype, threads)
+            plan = self._plan = planned(checkpoint.network)
         size = (values.warmup_height, values.warmup_width)
         self._budget = budget_of(plan, values.frame_memory_mib, values.device)
         self._budget.check(size)
@@ -106,19 +114,23 @@ class SegmentationNode(ParameterNode, LifecycleNode):
             float(confident_threshold(checkpoint.network.config)),
             checkpoint.advised_exit,
         )
-        outputs = self._outputs = Outputs(self, network, values, self._warn_once)
-        watch = watch_of(
-            *(values.watchdog_s, weights, checkpoint.identity),
-            lambda network: make_plan(network, device, dtype, threads),
-        )
+        outputs = self._outputs = Outputs(self, network, values, self._warn_once, self.trace)
+        watch = watch_of(values.watchdog_s, weights, checkpoint.identity, planned)
+        handed_out = self._diagnostics.results(outputs.publish)
+        reported = self._diagnostics.exits(outputs.publish_progress)
+        shown = outputs.publish_overlay
+        if (trace := self.trace) is not None:
+            handed_out = trace.results(handed_out, lambda frame: nanoseconds(frame.tag.stamp))
+            reported = trace.timed('report', reported)
+            shown = trace.timed('overlay', shown)
         engine = self._engine = Engine(
             plan,
             values.policy(network.exit_count, network.advised_exit),
-            self._diagnostics.results(outputs.publish),
-            self._diagnostics.exits(outputs.publish_progress),
+            handed_out,
+            reported,
             values.adaptive,
             watch,
-            outputs.publish_overlay,
+            shown,
             values.cores,  # but not the outputs: publisher and middleware are free
         )
         with on_cores(values.cores):
@@ -139,7 +151,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         engine, outputs, budget = self._engine, self._outputs, self._budget
         assert engine is not None and outputs is not None and budget is not None
         try:
-            self._inputs = Inputs(self, engine, outputs, budget, self._warn_once)
+            self._inputs = Inputs(self, engine, outputs, budget, self._warn_once, self.trace)
         except Exception as error:
             self.get_logger().error(f'cannot activate: {error or type(error).__name__}')
             return TransitionCallbackReturn.FAILURE
@@ -272,6 +284,8 @@ def main(args: list[str] | None = None) -> int:
         interrupts.raises = False
         node.on_shutdown(LifecycleState(state_id=0, label='unknown'))
         executor.shutdown()
+        if node.trace is not None:
+            node.trace.write()
         node.destroy_node()
         rclpy.try_shutdown()
     return 0

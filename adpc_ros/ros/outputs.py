@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rclpy._rclpy_pybind11 import RCLError
@@ -22,6 +23,7 @@ from adpc_ros.ros.publication import TOPICS, Fields, Network, Topic, scaled
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime.deferred import Deferred
 from adpc_ros.runtime.ledger import Frame, Result
+from adpc_ros.runtime.trace import Trace
 
 _OVERLAY = 'debug/overlay'
 
@@ -34,17 +36,26 @@ class Outputs:
     """
 
     def __init__(
-        self, node: LifecycleNode, network: Network, parameters: Parameters, warn_once: WarnOnce
+        self,
+        node: LifecycleNode,
+        network: Network,
+        parameters: Parameters,
+        warn_once: WarnOnce,
+        trace: Trace | None = None,
     ) -> None:
         """
         Advertise.
 
+        :param trace: keeps when each topic was published; None keeps nothing.
         :raises RuntimeError: for a quality of service that does not exist.
         """
         self._node, self.network, self._warn_once = node, network, warn_once
         self.parameters = parameters  # those in force; replaced as a whole
         self.camera_info: CameraInfo | None = None  # the latest one
         self._publishers: dict[str, Publisher] = {}
+        self._send: Callable[[str, Any, Header], None] = self._publish
+        if trace is not None:
+            self._send = trace.timed(lambda topic, *_: f'publish {topic}', self._publish)
         try:
             for name, topic in {**TOPICS, _OVERLAY: Topic(RAW_TYPE, 1, loose=True)}.items():
                 if topic.kind in MESSAGES:
@@ -119,7 +130,7 @@ class Outputs:
     def _age_s(self, frame: Frame) -> float | None:
         return age_of(frame.tag.stamp, self._node.get_clock())
 
-    def _send(self, topic: str, value: Any, header: Header) -> None:
+    def _publish(self, topic: str, value: Any, header: Header) -> None:
         self._publishers[topic].publish(to_message(value, header))
 
     def _is_heard(self, topic: str) -> bool:
