@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -174,7 +175,8 @@ def compare(samples: list[Sequence[Any]]) -> tuple[dict[str, Values], list[str]]
     :param samples: each a state and its :class:`~adpc_ros.graph.processes.Footprint`; buffers are
         taken before the first.
     :return: by state ``n``, and ``first``, ``last`` and ``max`` of each; and what has grown:
-        memory by more than :data:`MAX_GROWTH`, threads and files at all.
+        memory by more than :data:`MAX_GROWTH` (unconfigured there is but what the allocator
+        keeps), threads and files at all.
     """
     found: dict[str, Values] = {}
     grown = []
@@ -183,16 +185,14 @@ def compare(samples: list[Sequence[Any]]) -> tuple[dict[str, Values], list[str]]
         count = max(_FEWEST, len(of) // 10)
         if len(of) < 2 * count:
             continue
-        first, last = np.median(of[:count], axis=0), np.median(of[-count:], axis=0)
         found[state] = {'n': len(of)}
-        for column, name in enumerate(Footprint._fields):
-            found[state][name] = {
-                'first': float(first[column]),
-                'last': float(last[column]),
-                'max': float(of[:, column].max()),
-            }
-            if last[column] > first[column] * (1 + (MAX_GROWTH if column == 0 else 0)):
-                grown.append(
-                    f'{name} while {state}: {first[column]:g} at first, {last[column]:g} at last'
-                )
+        for name, values in zip(Footprint._fields, of.T):
+            first, last = float(np.median(values[:count])), float(np.median(values[-count:]))
+            found[state][name] = {'first': first, 'last': last, 'max': float(values.max())}
+            if name == 'memory_mib':
+                limit = math.inf if state == 'unconfigured' else first * (1 + MAX_GROWTH)
+            else:
+                limit = first
+            if last > limit:
+                grown.append(f'{name} while {state}: {first:g} at first, {last:g} at last')
     return found, grown

@@ -8,7 +8,9 @@ SEED`` writes a line for each stretch of frames: what was sent, heard, and done 
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -37,8 +39,8 @@ from adpc_ros.msg import Urgency
 
 RATE_HZ = 30.0
 _RELIABLE = QoSProfile(depth=DEPTH)
-_PHASES = 40  # in the whole time, about; each takes a second at least and 15 at most
-_FEWEST = 6  # phases, however short the time
+_STRETCHES = 40  # in the whole time, about; each takes half a second at least and 15 at most
+_FEWEST = 6  # samples of the active node, however short the time
 _PATIENCE_S = 60.0
 _SETTLE_S = 0.3
 _CONFIGURE, _CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
@@ -90,9 +92,9 @@ class Soak:
         """Draw nothing yet."""
         self._out, self._size, self._node_id = out, size, node_id
         self._draw = random.Random(seed)
-        self._phase_s = min(max(duration_s / _PHASES, 1.0), 15.0)
+        self._stretch_s = min(max(duration_s / _STRETCHES, 0.5), 15.0)
         self._end_s = time.monotonic() + duration_s
-        self._phases = 0
+        self._active = 0  # samples
         self._settled = False  # everything was there once that takes memory
         self._compressed = False
         self._before = dict.fromkeys(COUNTERS, 0)
@@ -113,7 +115,7 @@ class Soak:
     @property
     def over(self) -> bool:
         """Whether it was long enough."""
-        return self._phases >= _FEWEST and time.monotonic() >= self._end_s
+        return self._active >= _FEWEST and time.monotonic() >= self._end_s
 
     # Lives of a camera and a planner
 
@@ -136,10 +138,9 @@ class Soak:
         while not self.over:
             started_s = time.monotonic()
             what = self._draw.choices(list(_NEXT), list(_NEXT.values()))[0]
-            duration_s = self._phase_s * self._draw.uniform(0.5, 1.5)
+            duration_s = self._stretch_s * self._draw.uniform(0.5, 1.5)
             self._play(self._troubled(duration_s), self._tick)
             self._end_stretch(what)
-            self._phases += 1
             self._progress.update(round(time.monotonic() - started_s))
             if what == 'planner':
                 return
@@ -195,7 +196,7 @@ class Soak:
                 chosen = draw.choice(good)
             burst = draw.randint(2, 10) if draw.random() < 0.01 else 1
             for _ in range(burst):
-                is_garbage = draw.random() < 0.03
+                is_garbage = draw.random() < 0.05
                 image = draw.choice(garbage) if is_garbage else chosen
                 self._done['garbage'] += is_garbage
                 yield Frame(next_s, 'soak', image=image)
@@ -252,17 +253,31 @@ class Soak:
         self._futures = []
 
     def _see_everything(self) -> None:
-        """Have all images computed in all forms, so that memory for them is taken."""
-        for compressed in (True, False, None):
-            self._set(_DEFAULTS | {'confidence_encoding': '32FC1'})
-            for image, picture in enumerate(self._pictures):
-                if picture.size:
-                    self._play(self._answered(0.0, image))
-            self._end_changes()
-            self._sample('active')
+        """Have images of both types computed before memory is judged."""
+        for compressed in (True, False):
+            self._take_memory()
             self._write('answered')
-            if compressed is not None:
-                self._clean_up(compressed)
+            self._clean_up(compressed)
+
+    def _take_memory(self) -> None:
+        """Let the node take all memory that it will need until it is cleaned up."""
+        self._set(_DEFAULTS | {'confidence_encoding': '32FC1'})
+        for image, picture in enumerate(self._pictures):
+            if picture.size:
+                self._play(self._answered(0.0, image))
+        self._fill_queue()
+        self._end_changes()
+
+    def _fill_queue(self) -> None:
+        """Stop the node's process while as many of the largest frames come as its queue holds."""
+        os.kill(self._node_id, signal.SIGSTOP)
+        try:
+            self._play([Frame(0.0, 'soak', image=0)] * DEPTH)
+            self._peer.spin(_SETTLE_S)
+        finally:
+            os.kill(self._node_id, signal.SIGCONT)
+        self._peer.spin(_SETTLE_S)
+        self._play(self._answered(0.0))
 
     # Between two stretches
 
@@ -278,7 +293,7 @@ class Soak:
         elif what in ('cut', 'gone'):
             self._play([Frame(0.0, 'soak', image=0)] * self._draw.randint(1, 8))
         if what in ('cleanup', 'gone'):
-            self._clean_up(self._draw.random() < 0.5, what == 'gone')
+            self._clean_up(self._draw.random() < 0.3, what == 'gone')
         elif what in ('deactivate', 'cut'):
             self._deactivate()
             self._activate()
@@ -313,6 +328,7 @@ class Soak:
         self._change(_CONFIGURE)
         self._change(_ACTIVATE)
         self._renew_camera()
+        self._take_memory()
 
     def _change(self, transition: int, possible: bool = True) -> None:
         request = ChangeState.Request(transition=Transition(id=transition))
@@ -325,8 +341,9 @@ class Soak:
 
     def _sample(self, state: str) -> None:
         self._peer.spin(_SETTLE_S)  # what is published twice comes, too
-        if self._settled:
+        if self._settled and not self._compressed:
             self._samples.append((state, Footprint.of(self._node_id)))
+            self._active += state == 'active'
 
     def _write(self, closing: str) -> None:
         """End the line."""

@@ -253,7 +253,12 @@ def memory_mib(process_id: int) -> float:
 
 
 class Footprint(NamedTuple):
-    """What a process takes: resident memory in MiB, and numbers of threads and of open files."""
+    """
+    What a process takes: resident memory in MiB, and numbers of threads and of open files.
+
+    Memory is what is its own, and files: of what it shares with others (the middleware's segments
+    of 64 MiB, its own and its peers') the system counts the pages that happened to be used.
+    """
 
     memory_mib: float
     threads: int
@@ -264,7 +269,10 @@ class Footprint(NamedTuple):
         """Look at a process."""
         process = Path(f'/proc/{process_id}')
         threads, files = (len(os.listdir(process / name)) for name in ('task', 'fd'))
-        return cls(memory_mib(process_id), threads, files)
+        lines = (process / 'status').read_text().splitlines()
+        kib = dict(line.split()[:2] for line in lines if line.startswith('Rss'))
+        own_kib = int(kib['RssAnon:']) + int(kib['RssFile:'])
+        return cls(own_kib / 2**10, threads, files)
 
 
 @contextlib.contextmanager
