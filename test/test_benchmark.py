@@ -23,6 +23,8 @@ from adpc_ros.benchmark.mask_shapes import (
 )
 from adpc_ros.benchmark.masks import SLOW_ROUNDS, SLOW_S, Pass, take_turns
 from adpc_ros.benchmark.networks import random_image, random_network
+from adpc_ros.benchmark.soak import broken_in, compare
+from adpc_ros.benchmark.soak import evaluate as evaluate_soak
 from adpc_ros.benchmark.stream import COUNTERS, evaluate, unaccounted
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
@@ -297,6 +299,105 @@ def test_time_at_other_frames_is_no_transport() -> None:
     assert report['frames']['lost'] == 0 and report['cores'] == 0.5
 
 
+def test_a_node_in_trouble_keeps_its_promises(tmp_path: Path) -> None:
+    options = ['--network', 'coarse_tiny', '--size', '64x96', '--seconds', '5']
+    report = run(tmp_path / 'r.json', 'ros', '--soak', *options, '-p', 'watchdog_s:=20.0')
+    frames, done = report['frames'], report['done']
+    assert report['broken'] == []
+    assert frames['sent'] >= frames['received'] >= frames['segmented'] + frames['dropped'] > 200
+    assert min(done[name] for name in ('camera', 'configure', 'set', 'urgency')) > 1
+    active = report['footprints']['active']
+    assert active['n'] >= 6 and 0 < active['memory_mib']['first'] <= active['memory_mib']['max']
+
+
+def stretch(**changes: Any) -> dict[str, Any]:
+    """Two images and, between them, what is none; as if others had come before."""
+    statuses = heard_of(MASK, MASK | {'stop_reason': 1})
+    statuses[1] |= {'stamp_ns': 3, 'frames_received': 3, 'frames_dropped': 1}
+    for status in statuses:
+        status.update({name: status[name] + 10 for name in COUNTERS})
+    return {
+        'closing': 'answered',
+        'before': dict.fromkeys(COUNTERS, 10),
+        'sent': [[1, 'a', [8, 10]], [2, 'b', None], [3, 'c', [9, 7]]],
+        'statuses': statuses,
+        'received_ns': {'1': 2, '3': 5},
+        'mask': [[1, 'a', 8, 10], [3, 'c', 3, 2]],
+        'confidence': [[1, 'a', 8, 10], [3, 'c', 3, 2]],
+        'samples': [],
+        'done': {'garbage': 1},
+        'wrong': [],
+        **changes,
+    }
+
+
+FOURTH = [*stretch()['sent'], [4, 'd', [8, 8]]]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'wrong'),
+    [
+        ({}, None),
+        ({'mask': [[1, 'a', 8, 10]] * 2 + [[3, 'c', 3, 2]]}, '2 statuses with a mask, 3 masks'),
+        ({'confidence': [[1, 'a', 8, 10]]}, '2 statuses with a mask, 1 confidences'),
+        ({'mask': [[1, 'b', 8, 10], [3, 'c', 3, 2]]}, 'the header or size of no such frame'),
+        ({'mask': [[1, 'a', 8, 9], [3, 'c', 3, 2]]}, 'the header or size of no such frame'),
+        ({'sent': FOURTH}, '4 frames sent, 3 received'),
+        ({'sent': FOURTH, 'closing': 'cut'}, None),
+        ({'before': dict.fromkeys(COUNTERS, 9)}, '3 frames sent, 4 received'),
+        ({'before': dict.fromkeys(COUNTERS, 9), 'closing': 'gone'}, None),
+        ({'statuses': stretch()['statuses'][:1], 'closing': 'gone'}, '1 statuses with a mask'),
+        ({'statuses': []}, 'no status was received'),
+        ({'wrong': ['parameters were accepted']}, 'parameters were accepted'),
+    ],
+)
+def test_a_stretch_of_frames_that_does_not_add_up_is_found(
+    changes: dict[str, Any], wrong: str | None
+) -> None:
+    found = ' / '.join(broken_in(stretch(**changes)))
+    assert wrong in found if wrong else not found
+
+
+@pytest.mark.parametrize(
+    ('grown', 'wrong'),
+    [
+        ((0.0, 0, 0), None),
+        ((0.1, 0, 0), None),
+        ((0.3, 0, 0), 'memory_mib while active: 100.3 at first, 105.4 at last'),
+        ((0.0, 0.1, 0), 'threads while active: 20 at first, 21 at last'),
+        ((0.0, 0, 0.1), 'files while active'),
+    ],
+)
+def test_what_a_node_gains_is_found(grown: tuple[float, ...], wrong: str | None) -> None:
+    """As much more in each of twenty samples; other states do not count."""
+    begun = (100.0, 20, 30)
+    samples: list[Any] = [
+        ['active', [100.0 + grown[0] * i, *(int(b + g * i) for b, g in zip(begun[1:], grown[1:]))]]
+        for i in range(20)
+    ]
+    samples += [['inactive', [999.0, 99, 99]]]
+    found, gained = compare(samples)
+    assert found.keys() == {'active'} and found['active']['n'] == 20
+    assert [wrong in text for text in gained] == [True] if wrong else not gained
+
+
+def test_a_soak_that_ends_early_or_leaves_a_traceback_breaks_a_promise() -> None:
+    samples = [['active', [100.0, 20, 30]]] * 6
+    assert evaluate_soak([stretch(samples=samples)], '')['broken'] == []
+    report = evaluate_soak([stretch(samples=samples)], 'Traceback', ['the node ended too early'])
+    assert report['broken'] == ['the node ended too early', 'the log has a Traceback']
+    assert report['frames'] == {
+        'sent': 3,
+        'received': 3,
+        'segmented': 2,
+        'dropped': 1,
+        'no image': 1,
+    }
+    assert evaluate_soak([stretch()], '')['broken'] == [
+        'too few samples of memory, threads and files'
+    ]
+
+
 # What the user may get wrong
 
 
@@ -324,6 +425,7 @@ def test_time_at_other_frames_is_no_transport() -> None:
         (['ros', '--size', '64x64', '--network', 'resnet'], "unknown architecture 'resnet'"),
         (['ros', '--size', '64x64', '--urgency'], '--urgency: expected --rate, too'),
         (['ros', '--rate', '5', '--frames', 'nowhere'], 'nowhere'),
+        (['ros', '--soak', '--rate', '5', '--changes'], '--soak: expected it without --changes'),
     ],
 )
 def test_errors_of_the_user_are_one_line(

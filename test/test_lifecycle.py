@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from graph import Client, NodeProcess
@@ -15,7 +13,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from networks import random_network
 
-from adpc_ros.graph.processes import memory_mib
+from adpc_ros.graph.processes import Footprint
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 
@@ -84,21 +82,6 @@ def manager() -> Iterator[Manager]:
     manager.close()
 
 
-class Footprint(NamedTuple):
-    memory_mib: float
-    threads: int
-    files: int
-
-    @classmethod
-    def of(cls, node: NodeProcess) -> Footprint:
-        process = Path(f'/proc/{node.process.pid}')
-        return cls(
-            memory_mib(node.process.pid),
-            len(os.listdir(process / 'task')),
-            len(os.listdir(process / 'fd')),
-        )
-
-
 def test_fifty_lives_leave_nothing_behind(manager: Manager, weights: Path, tmp_path: Path) -> None:
     with NodeProcess(tmp_path, f'weights:={weights}', 'autostart:=false') as node:
         manager.ready()
@@ -122,9 +105,9 @@ def test_fifty_lives_leave_nothing_behind(manager: Manager, weights: Path, tmp_p
             manager.segment()
             assert manager.change(DEACTIVATE) and manager.change(CLEANUP)
             if cycle == WARM:
-                warm = Footprint.of(node)
+                warm = Footprint.of(node.process.pid)
         manager.wait(lambda: not endpoints())
-        end = Footprint.of(node)
+        end = Footprint.of(node.process.pid)
         assert end.threads == warm.threads
         assert end.files <= warm.files
         assert end.memory_mib < warm.memory_mib + 4, 'forty lives'

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,32 +115,46 @@ def evaluate(stamps_ns: list[int], heard: Values) -> Values:
         'cores': heard['cpu_s'] / heard['observed_s'],
         'memory': memory,
         'warnings': dict(Counter(heard['warnings']).most_common()),
-        'diagnoses': _kinds(heard['diagnoses']),
+        'diagnoses': kinds(heard['diagnoses']),
     }
 
 
 def unaccounted(
     stamps_ns: list[int],
     statuses: list[Values],
-    received_ns: dict[int, int],
-    confident_ns: list[int],
+    mask_ns: Iterable[int],
+    confident_ns: Iterable[int],
 ) -> list[str]:
     """Say what does not add up; empty if everything does."""
     if not statuses:
         return ['no status was received']
     found = []
     received, segmented, dropped = (statuses[-1][name] for name in COUNTERS)
-    of = [s['stamp_ns'] for s in statuses]
     if received != segmented + dropped:
         found.append(f'{received} frames received, {segmented} segmented, {dropped} dropped')
-    if received > len(stamps_ns) or not set(of) <= set(stamps_ns):
+    if received > len(stamps_ns):
+        found.append(f'{len(stamps_ns)} frames sent, {received} received')
+    with_mask = sum(bool(s['exit_index']) for s in statuses)
+    if with_mask != segmented:
+        found.append(f'{segmented} frames segmented, {with_mask} statuses of such')
+    return found + unpaired(stamps_ns, statuses, mask_ns, confident_ns)
+
+
+def unpaired(
+    stamps_ns: Iterable[int],
+    statuses: list[Values],
+    mask_ns: Iterable[int],
+    confident_ns: Iterable[int],
+) -> list[str]:
+    """Say which outputs do not belong together, whatever the node counted."""
+    found = []
+    of = [s['stamp_ns'] for s in statuses]
+    if not set(of) <= set(stamps_ns):
         found.append('statuses of frames that were not sent')
     if of != sorted(set(of)):
         found.append('statuses out of order, or twice')
     with_mask = [s['stamp_ns'] for s in statuses if s['exit_index']]
-    if len(with_mask) != segmented:
-        found.append(f'{segmented} frames segmented, {len(with_mask)} statuses of such')
-    for name, stamps in (('masks', list(received_ns)), ('confidences', confident_ns)):
+    for name, stamps in (('masks', list(mask_ns)), ('confidences', list(confident_ns))):
         if stamps != with_mask:
             found.append(f'{len(with_mask)} statuses with a mask, {len(stamps)} {name}')
     return found
@@ -162,7 +176,7 @@ def _transport_ms(statuses: list[Values], received_ns: dict[int, int]) -> list[f
     return found
 
 
-def _kinds(messages: list[str]) -> dict[str, int]:
+def kinds(messages: list[str]) -> dict[str, int]:
     """Count what the diagnostics complained of, whatever the numbers in it."""
     parts = [part for message in messages for part in message.split('; ')]
     return dict(Counter(re.sub(r'\d[\d.]*', '#', part) for part in parts).most_common())

@@ -31,6 +31,28 @@ SAMPLE_S = 1.0
 KEPT = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
+def random_parameters(draw: random.Random, exit_count: int) -> dict[str, Any]:
+    """Draw values of live parameters that go together."""
+    return {
+        'min_exit': draw.randint(0, 2),
+        'max_exit': draw.randint(2, max(2, exit_count)),
+        'target_confidence': draw.choice((1.0, 0.9)),
+        'deadline_s': draw.choice((0.0, 0.0, 0.1)),
+        'adaptive': draw.random() < 0.8,
+        'output_scale': draw.choice((1, 2, 4)),
+        'confidence_encoding': draw.choice(('mono8', '32FC1')),
+    }
+
+
+def change_request(values: dict[str, Any]) -> SetParametersAtomically.Request:
+    """Ask for parameters to be set together."""
+    kind: Any = Parameter  # it has no types
+    parameters = [kind(name, value=value) for name, value in values.items()]
+    return SetParametersAtomically.Request(
+        parameters=[parameter.to_parameter_msg() for parameter in parameters]
+    )
+
+
 class Task:
     """Something that is done again and again, and says after how many seconds."""
 
@@ -148,20 +170,7 @@ class StreamPlanner:
     def _change_parameters(self) -> float:
         draw = self._instants
         exit_count = self._recording.statuses[-1]['exit_count'] if self._recording.statuses else 1
-        values: dict[str, Any] = {
-            'min_exit': draw.randint(0, 2),
-            'max_exit': draw.randint(2, max(2, exit_count)),
-            'target_confidence': draw.choice((1.0, 0.9)),
-            'deadline_s': draw.choice((0.0, 0.0, 0.1)),
-            'adaptive': draw.random() < 0.8,
-            'output_scale': draw.choice((1, 2, 4)),
-            'confidence_encoding': draw.choice(('mono8', '32FC1')),
-        }
-        kind: Any = Parameter  # it has no types
-        parameters = [kind(name, value=value) for name, value in values.items()]
-        request = SetParametersAtomically.Request(
-            parameters=[parameter.to_parameter_msg() for parameter in parameters]
-        )
+        request = change_request(random_parameters(draw, exit_count))
         self._call(self._set_parameters, request, 'set_parameters')
         return draw.uniform(0.5, 1.5)
 

@@ -1,4 +1,4 @@
-"""``benchmark ros``: what ROS adds to the computation, and what the node makes of a stream."""
+"""``benchmark ros``: what ROS adds to the computation, and what the node bears."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adpc_ros.commands import benchmark_soak
 from adpc_ros.commands.options import (
     add_json,
     announce_load,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from adpc_ros.commands.options import Commands
 
+SECONDS = 30  # without --soak
 DOES_NOT_ADD_UP = 1  # exit status
 _STREAM = ('urgency', 'changes', 'frames', 'parameters')  # options that need --rate
 _IMAGES = 4  # that differ, so that masks do
@@ -37,19 +39,38 @@ def add_ros(kinds: Commands) -> None:
         help='time that ROS adds between processes; frames, urgency, changes for as long as asked',
         description='Run the node and a client over DDS on this machine, and measure what comes '
         'on top of the computation. With --rate frames stream in from a camera that waits for '
-        'nothing, as long as asked; the exit status is 1 if a frame is unaccounted for.',
+        'nothing, as long as asked; the exit status is 1 if a frame is unaccounted for. With '
+        '--soak all that can happen to a node happens at random for an hour; the exit status is '
+        '1 if it breaks a promise.',
     )
-    parser.add_argument('--size', type=size, metavar='HxW', help='of the frames in pixels')
-    parser.add_argument('--weights', metavar='FILE', help='of the node (random ones)')
+    parser.add_argument(
+        '--size', type=size, metavar='HxW', help='of the frames in pixels (--soak: 360x480)'
+    )
+    parser.add_argument(
+        '--weights', metavar='FILE', help='of the node (random ones; --soak: the packaged ones)'
+    )
     parser.add_argument(
         '--network', metavar='NAME', help='with random weights, as coarse_s (a tiny one)'
     )
     parser.add_argument(
-        '--seconds', type=positive, default=30, metavar='S', help='how long frames are sent (30)'
+        '--seconds',
+        type=positive,
+        metavar='S',
+        help=f'how long frames are sent ({SECONDS}; --soak: {benchmark_soak.SECONDS})',
     )
     parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
     parser.add_argument(
         '--rate', type=positive_number, metavar='HZ', help='of a camera that waits for nothing'
+    )
+    soak = parser.add_argument_group('in place of --rate')
+    soak.add_argument(
+        '--soak',
+        action='store_true',
+        help='frames of several sizes, garbage, urgency, changes and lifecycle, cameras and '
+        'planners that start again, all at random instants',
+    )
+    soak.add_argument(
+        '--seed', type=int, default=0, metavar='N', help='of what happens in --soak (0)'
     )
     stream = parser.add_argument_group('with --rate')
     stream.add_argument('--frames', metavar='DIR', help='folder of images in place of --size')
@@ -64,7 +85,7 @@ def add_ros(kinds: Commands) -> None:
         action='append',
         dest='parameters',
         metavar='NAME:=VALUE',
-        help='parameter of the node',
+        help='parameter of the node (also with --soak)',
     )
     add_json(parser)
     parser.set_defaults(run=run_ros)
@@ -81,12 +102,19 @@ def run_ros(options: argparse.Namespace) -> int:
     if weights is not None and options.network:
         raise ValueError('expected either --network or --weights')
     given = [f'--{name}' for name in _STREAM if getattr(options, name)]
-    if given and options.rate is None:
+    if options.soak:
+        given = [name for name in given if name != '--parameters']
+        if given or options.rate is not None:
+            raise ValueError(f'--soak: expected it without {", ".join(given or ["--rate"])}')
+    elif given and options.rate is None:
         raise ValueError(f'{", ".join(given)}: expected --rate, too')
-    if bool(options.size) == bool(options.frames):
+    elif bool(options.size) == bool(options.frames):
         raise ValueError('expected either --size or, with --rate, --frames')
     check_outputs({'--json': options.json}, [options.weights, options.frames])
     announce_load()
+    if options.soak:
+        return _said(benchmark_soak.run_soak(options, weights), 'broken')
+    options.seconds = options.seconds or SECONDS
     if options.rate is not None:
         return _run_stream(options, weights)
     found = measure(
@@ -139,9 +167,12 @@ def _run_stream(options: argparse.Namespace, weights: Path | None) -> int:
             **found,
         },
     )
-    wrong = found['unaccounted'] + found['refused']
+    return _said(found['unaccounted'] + found['refused'], 'does not add up')
+
+
+def _said(wrong: list[str], what: str) -> int:
     for text in wrong:
-        print(f'adpc_ros: does not add up: {text}', file=sys.stderr)
+        print(f'adpc_ros: {what}: {text}', file=sys.stderr)
     return DOES_NOT_ADD_UP if wrong else 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -50,40 +51,51 @@ class Camera:
     """
     Publishes images and urgency, and hears how the node gets on.
 
-    :param images: each (H, W, 3) uint8 RGB, sent again and again. They are serialised beforehand,
-        as a driver in C++ takes little of the processor.
+    :param images: each (H, W, 3) uint8 RGB, or a message, sent again and again. They are
+        serialised beforehand, as a driver in C++ takes little of the processor.
     :param image_type: of the messages on input/image.
     :param urgency_type: likewise, on input/urgency.
+    :param quality: of service of input/image.
     """
 
     def __init__(
         self,
         peer: Peer,
-        images: Iterable[NDArray[np.uint8]] = (),
+        images: Iterable[NDArray[np.uint8] | Any] = (),
         image_type: type = Image,
         urgency_type: type = Urgency,
+        quality: QoSProfile = BEST_EFFORT,
     ) -> None:
         """Advertise, and subscribe to the node's status."""
         self._peer, self._node = peer, peer.node
-        self.image = self._node.create_publisher(
-            image_type, f'/{peer.of}/input/image', BEST_EFFORT
-        )
+        self.image = self._node.create_publisher(image_type, f'/{peer.of}/input/image', quality)
         self.camera_info = self._node.create_publisher(
             CameraInfo, f'/{peer.of}/input/camera_info', BEST_EFFORT
         )
         self.urgency = self._node.create_publisher(urgency_type, f'/{peer.of}/input/urgency', 10)
-        self._node.create_subscription(
+        self._statuses = self._node.create_subscription(
             SegmentationStatus, f'/{peer.of}/output/status', self._on_status, 10
         )
         header = Header(frame_id='camera')
         self._images = [
-            bytearray(serialize_message(array_to_image(image, header))) for image in images
+            bytearray(
+                serialize_message(
+                    array_to_image(image, header) if isinstance(image, np.ndarray) else image
+                )
+            )
+            for image in images
         ]
         self.status: SegmentationStatus | None = None  # the latest
         self.frames: list[dict[str, Any]] = []  # that were sent
         self.urgencies: list[dict[str, Any]] = []  # likewise, CRITICAL ones
         self._latest_ns = -1  # stamp of the latest frame that was sent
         self._progress_ns = 0  # stamp of the latest one that has an exit
+
+    def close(self) -> None:
+        """Withdraw the topics; not to be used any more."""
+        for publisher in (self.image, self.camera_info, self.urgency):
+            self._node.destroy_publisher(publisher)
+        self._node.destroy_subscription(self._statuses)
 
     def _on_status(self, status: SegmentationStatus) -> None:
         self.status = status
@@ -205,7 +217,7 @@ class Camera:
             self.image.publish(frame.message)
             self._latest_ns = frame.stamp_ns
             return
-        index = len(self.frames) % len(self._images)
+        index = len(self.frames) % len(self._images) if frame.image is None else frame.image
         stamp_ns = self._latest_ns = self._node.get_clock().now().nanoseconds
         struct.pack_into('<iI', self._images[index], _STAMP_AT, *divmod(stamp_ns, 10**9))
         self.image.publish(bytes(self._images[index]))

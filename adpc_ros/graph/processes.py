@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +182,10 @@ class Processes:
             time.sleep(_POLL_S)
         self._check(awaited)
 
+    def log(self, name: str) -> str:
+        """Give what one has written so far."""
+        return self._running[name].log()
+
     def stop(self) -> None:
         """
         Interrupt those that still run, the latest first, and wait for them.
@@ -245,6 +250,29 @@ def memory_mib(process_id: int) -> float:
     """Give the memory of a process that is resident, in MiB."""
     pages = int(Path(f'/proc/{process_id}/statm').read_text().split()[1])
     return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
+
+
+class Footprint(NamedTuple):
+    """
+    What a process takes: resident memory in MiB, and numbers of threads and of open files.
+
+    Memory is what is its own, and files: of what it shares with others (the middleware's segments
+    of 64 MiB, its own and its peers') the system counts the pages that happened to be used.
+    """
+
+    memory_mib: float
+    threads: int
+    files: int
+
+    @classmethod
+    def of(cls, process_id: int) -> Footprint:
+        """Look at a process."""
+        process = Path(f'/proc/{process_id}')
+        threads, files = (len(os.listdir(process / name)) for name in ('task', 'fd'))
+        lines = (process / 'status').read_text().splitlines()
+        kib = dict(line.split()[:2] for line in lines if line.startswith('Rss'))
+        own_kib = int(kib['RssAnon:']) + int(kib['RssFile:'])
+        return cls(own_kib / 2**10, threads, files)
 
 
 @contextlib.contextmanager

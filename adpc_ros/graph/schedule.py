@@ -26,13 +26,15 @@ class Frame(NamedTuple):
     A frame is sent ``at_s`` seconds after the schedule began.
 
     ``message`` is an image message or its bytes, sent as it is, and ``stamp_ns`` its stamp; None
-    for the camera's next own image, with the present as its stamp. ``act`` is noted.
+    for one of the camera's own images, with the present as its stamp: ``image`` is its number,
+    None for the next. ``act`` is noted.
     """
 
     at_s: float
     act: str
     message: Any = None
     stamp_ns: int = 0
+    image: int | None = None
 
 
 class Urgent(NamedTuple):
