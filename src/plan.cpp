@@ -69,20 +69,30 @@ struct adpc_plan {
   // Begins a frame; lays out memory anew if the size is another.
   void start(const adpc_frame& frame) {
     if (!frame.image && !frame.normalised) throw std::invalid_argument("no image");
+    expect_within("adaptive", frame.adaptive, 0, 2);
+    expect_size(frame.height, frame.width);
     for (int e = 0; e < exits_ - 1 && frame.adaptive == 2; ++e)
       if (!frame.active[e]) throw std::invalid_argument("no active map");
     const int height = padded(frame.height), width = padded(frame.width);
     if (schedule_.empty() || height != layout_.height() || width != layout_.width())
       resize(height, width);
+    if (frame.adaptive == 2) layout_.expect_nested(frame);
     frame_ = frame;
     op_ = 0;
     phase_ = progress_ = 0;
     exit_ = 0;
     map_ = nullptr;
     scores_ = ADPC_SCORES;
+    given_ = -1;
     seconds_.assign(layout_.steps() + 1 + 2 * exits_, 0.0);
     result_ = {};
     interrupted_.store(false);
+  }
+
+  // Forgets the frame: nothing is left to run.
+  void abandon() {
+    op_ = static_cast<int>(schedule_.size());
+    given_ = -1;
   }
 
   int run(double slice_s, uint8_t* ids, uint8_t* confidence, const uint8_t* previous_ids,
@@ -99,6 +109,7 @@ struct adpc_plan {
     };
     while (op_ < static_cast<int>(schedule_.size())) {
       const Item item = schedule_[op_];
+      if (item.what == kRender && !(ids_ && confidence_)) return ADPC_FINISHED;
       int total = 0, grain = 1;
       if (!prepare(item, &total, &grain)) {  // no further phase
         ++op_;
@@ -132,7 +143,8 @@ struct adpc_plan {
   const adpc_exit& result() const { return result_; }
 
   void read_scores(float* scores) const {
-    const Slot& slot = layout_.slot(scores_);
+    if (given_ < 0) return;
+    const Slot& slot = layout_.slot(given_);  // the next one's may be of another size
     const View& view = slot.view;
     const int rows = layout_.rows(slot.level), columns = layout_.columns(slot.level);
     for (int k = 0; k < classes_; ++k)
@@ -148,6 +160,7 @@ struct adpc_plan {
   }
 
   int64_t bytes_for(int height, int width) {
+    expect_size(height, width);
     const int rows = padded(height), columns = padded(width);
     const int64_t cells = static_cast<int64_t>(rows) * columns;
     int64_t bytes = layout_.bytes_for(rows, columns);
@@ -187,6 +200,13 @@ struct adpc_plan {
   }
 
   int padded(int edge) const { return (edge + multiple_ - 1) / multiple_ * multiple_; }
+
+  void expect_size(int height, int width) const {
+    for (int edge : {height, width}) {
+      expect_within("pixels an edge", edge, 1, ADPC_MAX_EDGE);
+      expect_within("padded pixels an edge", padded(edge), 1, ADPC_MAX_EDGE);
+    }
+  }
 
   void resize(int height, int width) {
     schedule_.clear();  // should memory be missing, the next frame tries again
@@ -285,7 +305,8 @@ struct adpc_plan {
         return prepare_gate(total, grain);
     }
     const int share = *total / (4 * pool_.size());
-    *grain = std::max(1, std::min(static_cast<int>(kernels_->chunk_macs / macs), share));
+    *grain = std::max(std::min(static_cast<int>(kernels_->chunk_macs / macs), share),
+                      std::max(1, *total >> 20));  // so that the pool can count the chunks
     if (item.what == kOp && layout_.ops()[item.op].spec.kind == ADPC_CONV && phase_ == 0) {
       const int tile = kernels_->tile(layout_.ops()[item.op].octets);
       *grain = (*grain + tile - 1) / tile * tile;
@@ -618,6 +639,7 @@ struct adpc_plan {
 
   void finish_exit() {
     result_ = {};
+    given_ = scores_;
     const int level = level_of_scores();
     const int blocks = (layout_.columns(level) + kRenderBlock - 1) / kRenderBlock;
     for (int b = 0; b < layout_.rows(level) * blocks; ++b) {
@@ -662,7 +684,8 @@ struct adpc_plan {
   int op_ = 0, phase_ = 0, progress_ = 0, exit_ = 0;
   int grain_ = 1, total_ = 0;
   const Map* map_ = nullptr;  // null: everything is active
-  int scores_ = ADPC_SCORES;  // slot of the exit that was rendered last
+  int scores_ = ADPC_SCORES;  // slot of the exit that is or was rendered last
+  int given_ = -1;            // of the last one that the caller has; -1: none of this frame
   std::vector<double> seconds_;
   adpc_exit result_{};
   uint8_t *ids_ = nullptr, *confidence_ = nullptr;
@@ -681,6 +704,9 @@ adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t c
                        int32_t exits, int32_t level, int32_t multiple, int32_t entropy,
                        const float* thresholds, const float* temperatures, float confident,
                        const float* table, char* error, int32_t error_size) {
+  const auto say = [&](const std::string& problem) {
+    if (error && error_size > 0) std::snprintf(error, error_size, "%s", problem.c_str());
+  };
   try {
     expect_within("type", type, kFloat32, kBFloat16);
     expect_within("threads", threads, 1, kMaxThreads);
@@ -689,16 +715,21 @@ adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t c
     expect_within("level", level, kFinest, kCoarsestScores);
     expect_within("multiple", multiple, 1, ADPC_MAX_EDGE);
     if (multiple % (1 << level)) throw std::invalid_argument("scores would have no whole sizes");
+    expect_numbers("thresholds", thresholds, (exits - 1) * classes);
+    expect_numbers("temperatures", temperatures, exits);
+    expect_numbers("a table of normalised values", table, 3 * 256);
+    expect_numbers("a confident share", &confident, 1);
     for (int i = 0; i < exits; ++i)
-      if (!(temperatures[i] > 0.0f)) throw std::invalid_argument("expected positive temperatures");
+      if (!(temperatures[i] > 0.0f) || !std::isfinite(1.0f / temperatures[i]))
+        throw std::invalid_argument("expected positive temperatures, and their inverses finite");
     for (const Kernels* kernels : available())
       if (!isa || std::strcmp(isa, kernels->name) == 0)
         return new adpc_plan(kernels, static_cast<Type>(type), threads, classes, exits, level,
                              multiple, entropy != 0, thresholds, temperatures, confident, table);
-    std::snprintf(error, error_size, "expected an instruction set of this machine (%s), got %s",
-                  adpc_instruction_sets(), isa);
+    say("expected an instruction set of this machine (" + std::string(adpc_instruction_sets()) +
+        "), got " + isa);
   } catch (const std::exception& problem) {  // nonsense, no memory, no thread
-    std::snprintf(error, error_size, "%s", problem.what());
+    say(problem.what());
   }
   return nullptr;
 }
@@ -706,6 +737,7 @@ adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t c
 void adpc_destroy(adpc_plan* plan) { delete plan; }
 
 int32_t adpc_add_slot(adpc_plan* plan, int32_t channels, int32_t level, int32_t type) {
+  if (!plan) return -1;
   try {
     return plan->add_slot(channels, level, static_cast<Type>(type));
   } catch (const std::exception&) {
@@ -714,6 +746,7 @@ int32_t adpc_add_slot(adpc_plan* plan, int32_t channels, int32_t level, int32_t 
 }
 
 int32_t adpc_add_op(adpc_plan* plan, const adpc_op* op) {
+  if (!plan || !op) return -1;
   try {
     plan->add_op(*op);
     return 0;
@@ -723,38 +756,55 @@ int32_t adpc_add_op(adpc_plan* plan, const adpc_op* op) {
 }
 
 int32_t adpc_start(adpc_plan* plan, const adpc_frame* frame) {
-  if (std::min(frame->height, frame->width) < 1) return -1;
-  if (std::max(frame->height, frame->width) > ADPC_MAX_EDGE) return -1;
+  if (!plan) return -1;
   try {
+    if (!frame) throw std::invalid_argument("no frame");
     plan->start(*frame);
     return 0;
-  } catch (const std::exception&) {  // no memory, no image or no active map
+  } catch (const std::exception&) {  // no memory, or what cannot be computed
+    plan->abandon();
     return -1;
   }
 }
 
 int32_t adpc_run(adpc_plan* plan, double slice_s, uint8_t* ids, uint8_t* confidence,
                  const uint8_t* previous_ids, const uint8_t* previous_confidence) {
-  return plan->run(slice_s, ids, confidence, previous_ids, previous_confidence);
+  if (!plan) return ADPC_FINISHED;
+  const bool previous = previous_ids && previous_confidence;
+  return plan->run(std::isnan(slice_s) ? 0.0 : slice_s, ids, confidence,
+                   previous ? previous_ids : nullptr, previous ? previous_confidence : nullptr);
 }
 
-void adpc_interrupt(adpc_plan* plan) { plan->interrupt(); }
+void adpc_interrupt(adpc_plan* plan) {
+  if (plan) plan->interrupt();
+}
 
-void adpc_last_exit(const adpc_plan* plan, adpc_exit* result) { *result = plan->result(); }
+void adpc_last_exit(const adpc_plan* plan, adpc_exit* result) {
+  if (plan && result) *result = plan->result();
+}
 
-void adpc_read_scores(const adpc_plan* plan, float* scores) { plan->read_scores(scores); }
+void adpc_read_scores(const adpc_plan* plan, float* scores) {
+  if (plan && scores) plan->read_scores(scores);
+}
 
 void adpc_seconds(const adpc_plan* plan, double* seconds, int32_t count) {
-  plan->seconds(seconds, count);
+  if (plan && seconds) plan->seconds(seconds, count);
 }
 
-int64_t adpc_memory_bytes(const adpc_plan* plan) { return plan->memory_bytes(); }
+int64_t adpc_memory_bytes(const adpc_plan* plan) { return plan ? plan->memory_bytes() : -1; }
 
 int64_t adpc_bytes_for(adpc_plan* plan, int32_t height, int32_t width) {
-  return plan->bytes_for(height, width);
+  if (!plan) return -1;
+  try {
+    return plan->bytes_for(height, width);
+  } catch (const std::exception&) {
+    return -1;
+  }
 }
 
-void adpc_poison(adpc_plan* plan) { plan->poison(); }
+void adpc_poison(adpc_plan* plan) {
+  if (plan) plan->poison();
+}
 
 const char* adpc_instruction_sets() {
   static const std::string names = [] {
@@ -766,4 +816,6 @@ const char* adpc_instruction_sets() {
   return names.c_str();
 }
 
-const char* adpc_instruction_set(const adpc_plan* plan) { return plan->kernels()->name; }
+const char* adpc_instruction_set(const adpc_plan* plan) {
+  return plan ? plan->kernels()->name : nullptr;
+}
