@@ -11,6 +11,7 @@ import pytest
 from shared import ROOT
 
 from adpc_ros.runtime import native
+from adpc_ros.runtime.cores import core_count
 
 SOURCES = ROOT / 'test' / 'native'
 BUILD = ROOT / 'build' / 'native'  # kept, so that only what was edited is built again
@@ -99,6 +100,6 @@ def test_sanitizers(sanitizer: str, compiler: str, tmp_path: Path) -> None:
     folder = BUILD / sanitizer.replace(',', '_')
     options = [f'-DADPC_SANITIZE={sanitizer}', f'-DCMAKE_CXX_COMPILER={compiler}']
     build(['cmake', '-S', SOURCES, '-B', folder, *options])
-    build(['cmake', '--build', folder, f'-j{len(os.sched_getaffinity(0))}'])
+    build(['cmake', '--build', folder, f'-j{core_count()}'])
     seed = 1000 if sanitizer == 'thread' else 2000
     run([*prefix, folder / 'driver'], SANITIZED_SECONDS, seed)
