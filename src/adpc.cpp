@@ -1,5 +1,5 @@
 // The C interface: what goes wrong becomes a code, or text.
-#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -61,6 +61,9 @@ adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t c
                        int32_t exits, int32_t level, int32_t multiple, int32_t entropy,
                        const float* thresholds, const float* temperatures, float confident,
                        const float* table, char* error, int32_t error_size) {
+  const auto say = [&](const std::string& problem) {
+    if (error && error_size > 0) std::snprintf(error, error_size, "%s", problem.c_str());
+  };
   try {
     expect_within("type", type, kFloat32, kBFloat16);
     expect_within("threads", threads, 1, kMaxThreads);
@@ -69,16 +72,21 @@ adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t c
     expect_within("level", level, kFinest, kCoarsestScores);
     expect_within("multiple", multiple, 1, ADPC_MAX_EDGE);
     if (multiple % (1 << level)) throw std::invalid_argument("scores would have no whole sizes");
+    expect_numbers("thresholds", thresholds, (exits - 1) * classes);
+    expect_numbers("temperatures", temperatures, exits);
+    expect_numbers("a table of normalised values", table, 3 * 256);
+    expect_numbers("a confident share", &confident, 1);
     for (int i = 0; i < exits; ++i)
-      if (!(temperatures[i] > 0.0f)) throw std::invalid_argument("expected positive temperatures");
+      if (!(temperatures[i] > 0.0f) || !std::isfinite(1.0f / temperatures[i]))
+        throw std::invalid_argument("expected positive temperatures, and their inverses finite");
     for (const Kernels* kernels : available())
       if (!isa || std::strcmp(isa, kernels->name) == 0)
         return new adpc_plan(kernels, static_cast<Type>(type), threads, classes, exits, level,
                              multiple, entropy != 0, thresholds, temperatures, confident, table);
-    std::snprintf(error, error_size, "expected an instruction set of this machine (%s), got %s",
-                  adpc_instruction_sets(), isa);
+    say("expected an instruction set of this machine (" + std::string(adpc_instruction_sets()) +
+        "), got " + isa);
   } catch (const std::exception& problem) {  // nonsense, no memory, no thread
-    std::snprintf(error, error_size, "%s", problem.what());
+    say(problem.what());
   }
   return nullptr;
 }
@@ -86,6 +94,7 @@ adpc_plan* adpc_create(const char* isa, int32_t type, int32_t threads, int32_t c
 void adpc_destroy(adpc_plan* plan) { delete plan; }
 
 int32_t adpc_add_slot(adpc_plan* plan, int32_t channels, int32_t level, int32_t type) {
+  if (!plan) return -1;
   try {
     return plan->add_slot(channels, level, static_cast<Type>(type));
   } catch (const std::exception&) {
@@ -94,6 +103,7 @@ int32_t adpc_add_slot(adpc_plan* plan, int32_t channels, int32_t level, int32_t 
 }
 
 int32_t adpc_add_op(adpc_plan* plan, const adpc_op* op) {
+  if (!plan || !op) return -1;
   try {
     plan->add_op(*op);
     return 0;
@@ -103,42 +113,61 @@ int32_t adpc_add_op(adpc_plan* plan, const adpc_op* op) {
 }
 
 int32_t adpc_start(adpc_plan* plan, const adpc_frame* frame) {
-  if (std::min(frame->height, frame->width) < 1) return -1;
-  if (std::max(frame->height, frame->width) > ADPC_MAX_EDGE) return -1;
+  if (!plan) return -1;
   try {
+    if (!frame) throw std::invalid_argument("no frame");
     plan->start(*frame);
     return 0;
-  } catch (const std::exception&) {  // no memory, no image or no active map
+  } catch (const std::exception&) {  // no memory, or what cannot be computed
+    plan->abandon();
     return -1;
   }
 }
 
-int32_t adpc_run(adpc_plan* plan, uint8_t* ids, uint8_t* confidence,
-                 const uint8_t* previous_ids, const uint8_t* previous_confidence) {
-  return plan->run(ids, confidence, previous_ids, previous_confidence);
+int32_t adpc_run(adpc_plan* plan, uint8_t* ids, uint8_t* confidence, const uint8_t* previous_ids,
+                 const uint8_t* previous_confidence) {
+  if (!plan) return ADPC_FINISHED;
+  const bool previous = previous_ids && previous_confidence;
+  return plan->run(ids, confidence, previous ? previous_ids : nullptr,
+                   previous ? previous_confidence : nullptr);
 }
 
-void adpc_run_until(adpc_plan* plan, double time_s) { plan->run_until(time_s); }
+void adpc_run_until(adpc_plan* plan, double time_s) {
+  if (plan) plan->run_until(time_s);
+}
 
-int64_t adpc_progress(const adpc_plan* plan) { return plan->progress(); }
+void adpc_interrupt(adpc_plan* plan) {
+  if (plan) plan->interrupt();
+}
 
-void adpc_interrupt(adpc_plan* plan) { plan->interrupt(); }
+int64_t adpc_progress(const adpc_plan* plan) { return plan ? plan->progress() : 0; }
 
-void adpc_last_exit(const adpc_plan* plan, adpc_exit* result) { *result = plan->result(); }
+void adpc_last_exit(const adpc_plan* plan, adpc_exit* result) {
+  if (plan && result) *result = plan->result();
+}
 
-void adpc_read_scores(const adpc_plan* plan, float* scores) { plan->read_scores(scores); }
+void adpc_read_scores(const adpc_plan* plan, float* scores) {
+  if (plan && scores) plan->read_scores(scores);
+}
 
 void adpc_steps(const adpc_plan* plan, double* seconds, uint8_t* winograd, int32_t count) {
-  plan->read_steps(seconds, winograd, count);
+  if (plan && seconds && winograd) plan->read_steps(seconds, winograd, count);
 }
 
-int64_t adpc_memory_bytes(const adpc_plan* plan) { return plan->memory_bytes(); }
+int64_t adpc_memory_bytes(const adpc_plan* plan) { return plan ? plan->memory_bytes() : -1; }
 
 int64_t adpc_bytes_for(adpc_plan* plan, int32_t height, int32_t width) {
-  return plan->bytes_for(height, width);
+  if (!plan) return -1;
+  try {
+    return plan->bytes_for(height, width);
+  } catch (const std::exception&) {
+    return -1;
+  }
 }
 
-void adpc_poison(adpc_plan* plan) { plan->poison(); }
+void adpc_poison(adpc_plan* plan) {
+  if (plan) plan->poison();
+}
 
 const char* adpc_instruction_sets() {
   static const std::string names = [] {
@@ -150,4 +179,6 @@ const char* adpc_instruction_sets() {
   return names.c_str();
 }
 
-const char* adpc_instruction_set(const adpc_plan* plan) { return plan->kernels()->name; }
+const char* adpc_instruction_set(const adpc_plan* plan) {
+  return plan ? plan->kernels()->name : nullptr;
+}

@@ -35,7 +35,7 @@ enum { ADPC_FINISHED = -1, ADPC_PAUSED = 0 };  /* of adpc_run; else an exit, fro
 typedef struct {
   int32_t kind;
   int32_t step;       /* for timing: of the program */
-  int32_t exit_index; /* the exit that it works towards, from 1 */
+  int32_t exit_index; /* the exit that it works towards, from 1; exits are given in order, once */
   int32_t masked;     /* 0: every position; 1: those that the exit before left active */
   int32_t needed;     /* 1: also the inactive positions that someone reads */
   int32_t output;     /* slot */
@@ -52,7 +52,7 @@ typedef struct {
   int32_t depthwise;       /* CONV: each channel by itself; never masked, without residual */
   int32_t reach;           /* of the interpolation at inactive positions, up to 4; 0: none is read;
                               without `needed` */
-  int32_t window_edge;     /* of `window`, up to 9 */
+  int32_t window_edge;     /* of `window`, odd, up to 9 */
   const float *weight;     /* (out, in, kernel, kernel); depthwise: (out, kernel, kernel) */
   const float *bias;       /* (out): interpolated together with the convolution */
   const float *shift;      /* (out): added after the interpolation */
@@ -81,7 +81,8 @@ typedef struct {
 } adpc_frame;
 
 typedef struct {
-  double confidence_sum;   /* of the image's pixels, as rendered */
+  double confidence_sum;   /* of the image's pixels, as rendered; NaN if a class score is not
+                              finite, as it may be by weights or image: they are not looked at */
   int64_t confident_pixels;
   int64_t active[ADPC_LEVELS]; /* positions at 1/4, 1/8, 1/16, 1/32 that the next exit computes; at
                               levels where nothing is masked all of them */
@@ -100,7 +101,7 @@ ADPC_API int64_t adpc_layout(void);
  * temperatures: of each exit, positive; what is rendered as confidence is the probability by the
  * scores divided by that of the exit that computed them last. The gate and the class ids take the
  * scores as they are. table: (3, 256) normalised value of each byte, RGB.
- * Returns NULL and says why in `error`. */
+ * Returns NULL and says why in `error`, which may be NULL. */
 ADPC_API adpc_plan *adpc_create(const char *isa, int32_t type, int32_t threads, int32_t classes,
                                 int32_t exits, int32_t level, int32_t multiple, int32_t entropy,
                                 const float *thresholds, const float *temperatures,
@@ -115,12 +116,13 @@ ADPC_API int32_t adpc_add_slot(adpc_plan *plan, int32_t channels, int32_t level,
 ADPC_API int32_t adpc_add_op(adpc_plan *plan, const adpc_op *op);
 
 /* Begin a frame, whatever became of the last one. Returns 0; or -1 without memory, for a size out
- * of range, or without an image or the active maps that it is to go by, and then nothing may be
- * run before another frame has begun. */
+ * of range (padded, too), or without an image or the active maps that it is to go by, each within
+ * the one before. Then nothing is run before another frame has begun. */
 ADPC_API int32_t adpc_start(adpc_plan *plan, const adpc_frame *frame);
 /* Go on until an exit is rendered, the time of adpc_run_until has come or someone interrupts; at
- * least a small piece is done. ids, confidence: (height, width) of the next exit; previous_*: of the
- * exit before, or NULL. */
+ * least a small piece is done. ADPC_FINISHED, too, where no frame has begun or there is nothing to
+ * render into. ids, confidence: (height, width) of the next exit; previous_*: of the exit before, or
+ * NULL. */
 ADPC_API int32_t adpc_run(adpc_plan *plan, uint8_t *ids, uint8_t *confidence,
                           const uint8_t *previous_ids, const uint8_t *previous_confidence);
 /* When adpc_run is to pause, in seconds of the steady clock (CLOCK_MONOTONIC): infinity, as at
@@ -131,7 +133,8 @@ ADPC_API void adpc_interrupt(adpc_plan *plan);
 /* Counts the pieces of work that were done since the plan was made. */
 ADPC_API int64_t adpc_progress(const adpc_plan *plan);
 ADPC_API void adpc_last_exit(const adpc_plan *plan, adpc_exit *result);
-/* Class scores of the last exit, as (classes, rows, columns). */
+/* Class scores of this frame's last exit, as (classes, rows, columns); writes none before there is
+ * one. The next exit's take their place while it is computed, unless that has another scale. */
 ADPC_API void adpc_read_scores(const adpc_plan *plan, float *scores);
 /* Seconds that the current frame has taken: of each step (the highest `step` of an operation
  * says how many), then of the input, then of each exit's rendering and each exit's gate.
@@ -139,7 +142,8 @@ ADPC_API void adpc_read_scores(const adpc_plan *plan, float *scores);
 ADPC_API void adpc_steps(const adpc_plan *plan, double *seconds, uint8_t *winograd,
                          int32_t count);
 ADPC_API int64_t adpc_memory_bytes(const adpc_plan *plan);
-/* About how many bytes features and maps take for an image of this size; nothing is allocated. */
+/* About how many bytes features and maps take for an image of this size; nothing is allocated.
+ * -1 for a size out of range. */
 ADPC_API int64_t adpc_bytes_for(adpc_plan *plan, int32_t height, int32_t width);
 /* Overwrite all features with nonsense: what is read afterwards must have been computed. */
 ADPC_API void adpc_poison(adpc_plan *plan);

@@ -1,5 +1,7 @@
 // What can be computed: everything else is refused, so that no kernel reads or writes beyond what
 // it was given.
+#include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -18,6 +20,12 @@ void expect_within(const char* name, int value, int low, int high) {
                                 " to " + std::to_string(high) + ", got " + std::to_string(value));
 }
 
+void expect_numbers(const char* name, const float* values, int count) {
+  const auto is_nan = [](float value) { return std::isnan(value); };
+  if (count > 0 && (!values || std::any_of(values, values + count, is_nan)))
+    throw std::invalid_argument("expected " + std::string(name) + ", got none or NaN");
+}
+
 bool Layout::can_compute(const adpc_op& op) const {
   const int count = static_cast<int>(slots_.size());
   if (!within(op.kind, ADPC_CONV, ADPC_INVERTED) || !within(op.exit_index, 1, exits_) ||
@@ -34,12 +42,46 @@ bool Layout::can_compute(const adpc_op& op) const {
   if (!readable) return false;
   if ((op.gives_exit || op.masked) && (out.level < kFinest || multiple_ % (1 << out.level)))
     return false;
-  if (op.gives_exit &&
-      (out.type != kFloat32 || out.channels != classes_ || out.level > scores_level_))
-    return false;
+  if (op.gives_exit && !can_give_exit(op)) return false;
   if (op.masked && out.level >= kFinest + kLevels) return false;
   if (op.kind == ADPC_CONV || op.kind == ADPC_INVERTED) return can_convolve(op);
   return (op.kind == ADPC_HEAD ? can_convolve(op) : op.source_count > 0) && can_resample(op);
+}
+
+// Exits come in order. What an exit is given in was an exit's before, or was made to carry its
+// scores over and for nothing else: that is left out where nothing is masked.
+bool Layout::can_give_exit(const adpc_op& op) const {
+  const Slot& out = slots_[op.output];
+  if (out.type != kFloat32 || out.channels != classes_ || out.level > scores_level_ ||
+      op.exit_index <= last_exit_)
+    return false;
+  bool free = true;
+  for (const Op& other : ops_) {
+    if (out.scores || !out.written) break;
+    const adpc_op& spec = other.spec;
+    if (spec.output == op.output)
+      free = free && spec.kind == ADPC_RESAMPLE && spec.source_count == 1 &&
+             slots_[spec.sources[0]].scores;
+    for_inputs(spec, [&](int slot) { free = free && slot != op.output; });
+  }
+  return free;
+}
+
+void Layout::expect_nested(const adpc_frame& frame) const {
+  const uint8_t* before = nullptr;
+  int coarser = 0;
+  for (const Op& op : ops_) {
+    if (!op.spec.gives_exit || op.spec.exit_index >= exits_) continue;
+    const int level = slots_[op.spec.output].level;
+    const int height = rows(level), width = columns(level), finer = before ? coarser - level : 0;
+    const uint8_t* active = frame.active[op.spec.exit_index - 1];
+    for (int y = 0; y < height && before; ++y)
+      for (int x = 0; x < width; ++x)
+        if (active[y * width + x] && !before[(y >> finer) * (width >> finer) + (x >> finer)])
+          throw std::invalid_argument("expected active maps, each within the one before");
+    before = active;
+    coarser = level;
+  }
 }
 
 bool Layout::can_convolve(const adpc_op& op) const {
@@ -57,7 +99,8 @@ bool Layout::can_convolve(const adpc_op& op) const {
   }
   if (op.masked && op.kernel > 3) return false;
   if (!within(op.reach, 0, kMaxReach)) return false;
-  if (op.reach > 0 && (!op.window || !within(op.window_edge, 1, 2 * kMaxReach + 1) || op.needed))
+  if (op.reach > 0 && (!op.window || !within(op.window_edge, 1, 2 * kMaxReach + 1) ||
+                       op.window_edge % 2 == 0 || op.needed))
     return false;
   if ((head || inverted) && (!op.head_weight || !within(op.head_channels, 1, kMaxChannels)))
     return false;

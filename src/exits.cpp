@@ -83,6 +83,7 @@ void adpc_plan::list(const Op& op, int first, int last) {
 
 void adpc_plan::finish_exit(const Op& op) {
   ++exit_;
+  given_ = scores_;
   if (gates(op)) map_ = &next_map(op);
   result_ = {};
   const int level = level_of_scores();
@@ -102,7 +103,8 @@ void adpc_plan::finish_exit(const Op& op) {
 }
 
 void adpc_plan::read_scores(float* scores) const {
-  const Slot& slot = layout_.slot(scores_);
+  if (given_ < 0) return;
+  const Slot& slot = layout_.slot(given_);  // the next one's may be of another size
   const View& view = slot.view;
   const int rows = layout_.rows(slot.level), columns = layout_.columns(slot.level);
   for (int k = 0; k < classes_; ++k)

@@ -109,12 +109,14 @@ void Layout::add_op(const adpc_op& spec) {
   op.spec.weight = op.spec.bias = op.spec.shift = op.spec.window = nullptr;  // the caller's
   op.spec.head_weight = op.spec.head_bias = op.spec.expand_weight = op.spec.expand_bias = nullptr;
   steps_ = std::max(steps_, spec.step + 1);
-  if (spec.masked) masked_levels_ = std::max(masked_levels_, out.level - kFinest + 1);
+  if (spec.masked || spec.gives_exit)
+    masked_levels_ = std::max(masked_levels_, out.level - kFinest + 1);
   ops_.push_back(std::move(op));
   out.written = true;
   if (spec.gives_exit) {
     out.scores = true;
     scores_level_ = out.level;
+    last_exit_ = spec.exit_index;
   }
 }
 

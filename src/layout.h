@@ -84,6 +84,8 @@ void for_inputs(const adpc_op& spec, Each each) {
 
 // Throws std::invalid_argument, with what was expected and what came.
 void expect_within(const char* name, int value, int low, int high);
+// And this where one of them is NaN, or there are none.
+void expect_numbers(const char* name, const float* values, int count);
 
 class Layout {
  public:
@@ -101,6 +103,8 @@ class Layout {
   int edge_rows(int buffer) const;
   int edge_grain(int buffer) const;
   void clear_edges(int buffer, int first, int last);
+  // Throws std::invalid_argument for active maps that are not each within the one before.
+  void expect_nested(const adpc_frame& frame) const;
   // Overwrites all features with nonsense.
   void poison();
   int64_t bytes() const;
@@ -138,6 +142,7 @@ class Layout {
 
  private:
   bool can_compute(const adpc_op& spec) const;
+  bool can_give_exit(const adpc_op& spec) const;
   bool can_convolve(const adpc_op& spec) const;
   bool can_resample(const adpc_op& spec) const;
   void add_inverted(Op& op);
@@ -156,7 +161,7 @@ class Layout {
   const int classes_, exits_, multiple_;
   std::vector<Slot> slots_;
   std::vector<Op> ops_;
-  int reach_ = 0, steps_ = 0, masked_levels_ = 1, scores_level_;
+  int reach_ = 0, steps_ = 0, masked_levels_ = 1, scores_level_, last_exit_ = 0;
   bool shared_ = false;
   std::vector<int> buffers_;  // of each a slot that has its geometry
 

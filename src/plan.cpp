@@ -51,20 +51,30 @@ void adpc_plan::add_op(const adpc_op& op) {
 // Begins a frame; lays out memory anew if the size is another.
 void adpc_plan::start(const adpc_frame& frame) {
   if (!frame.image && !frame.normalised) throw std::invalid_argument("no image");
+  expect_within("adaptive", frame.adaptive, 0, 2);
+  expect_size(frame.height, frame.width);
   for (int e = 0; e < exits_ - 1 && frame.adaptive == 2; ++e)
     if (!frame.active[e]) throw std::invalid_argument("no active map");
   const int height = padded(frame.height), width = padded(frame.width);
   if (jobs_.empty() || height != layout_.height() || width != layout_.width())
     resize(height, width);
+  if (frame.adaptive == 2) layout_.expect_nested(frame);
   frame_ = frame;
   job_ = first_job_;
   chunk_ = 0;
   exit_ = 0;
   map_ = nullptr;
   scores_ = ADPC_SCORES;
+  given_ = -1;
   seconds_.assign(layout_.steps() + 1 + 2 * exits_, 0.0);
   winograd_.assign(layout_.steps(), 0);
   result_ = {};
+}
+
+// Forgets the frame: nothing is left to run.
+void adpc_plan::abandon() {
+  job_ = static_cast<int>(jobs_.size());
+  given_ = -1;
 }
 
 // At least one chunk is done. An interrupt that came before counts, too: who made it may not know
@@ -90,6 +100,7 @@ int adpc_plan::run(uint8_t* ids, uint8_t* confidence, const uint8_t* previous_id
       finish_exit(layout_.ops()[job.index]);
       return exit_;
     }
+    if (job.what == Job::kRender && !(ids_ && confidence_)) return ADPC_FINISHED;
     if (chunk_ == 0) amount_ = amount(job);
     const int chunks = (amount_.items + amount_.grain - 1) / amount_.grain;
     chunk_ = pool_.run(
@@ -119,7 +130,15 @@ void adpc_plan::read_steps(double* seconds, uint8_t* winograd, int count) const 
   }
 }
 
+void adpc_plan::expect_size(int height, int width) const {
+  for (int edge : {height, width}) {
+    expect_within("pixels an edge", edge, 1, ADPC_MAX_EDGE);
+    expect_within("padded pixels an edge", padded(edge), 1, ADPC_MAX_EDGE);
+  }
+}
+
 int64_t adpc_plan::bytes_for(int height, int width) {
+  expect_size(height, width);
   const int rows = padded(height), columns = padded(width);
   const int64_t cells = static_cast<int64_t>(rows) * columns;
   int64_t bytes = layout_.bytes_for(rows, columns);
@@ -196,7 +215,8 @@ Amount adpc_plan::chunks_of(int items, double macs) const {
   Amount amount;
   amount.items = items;
   const int share = items / (4 * pool_.size());
-  amount.grain = std::max(1, std::min(static_cast<int>(kernels_->chunk_macs / macs), share));
+  amount.grain = std::max(std::min(static_cast<int>(kernels_->chunk_macs / macs), share),
+                          std::max(1, items >> 20));  // so that the pool can count the chunks
   return amount;
 }
 

@@ -56,6 +56,7 @@ struct adpc_plan {
   int add_slot(int channels, int level, adpc::Type type);
   void add_op(const adpc_op& op);
   void start(const adpc_frame& frame);
+  void abandon();
   int run(uint8_t* ids, uint8_t* confidence, const uint8_t* previous_ids,
           const uint8_t* previous_confidence);
 
@@ -74,6 +75,7 @@ struct adpc_plan {
 
  private:
   // plan.cpp: what is done in which order
+  void expect_size(int height, int width) const;
   int padded(int edge) const { return (edge + multiple_ - 1) / multiple_ * multiple_; }
   void resize(int height, int width);
   void list_jobs();
@@ -138,7 +140,8 @@ struct adpc_plan {
   adpc::Amount amount_;      // of the job under way
   int exit_ = 0;
   const adpc::Map* map_ = nullptr;  // null: everything is active
-  int scores_ = ADPC_SCORES;        // slot of the exit that was rendered last
+  int scores_ = ADPC_SCORES;        // slot of the exit that is or was rendered last
+  int given_ = -1;                  // of the last one that the caller has; -1: none of this frame
   std::vector<double> seconds_;
   std::vector<uint8_t> winograd_;  // of each step: which kernel it took
   adpc_exit result_{};

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from graph import NodeProcess
 from networks import random_network
+from test_memory import machine
 
+from adpc_ros.commands.options import use_threads
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
+from adpc_ros.runtime import cores
 from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.cores import core_count, on_cores
 from adpc_ros.runtime.engine import Engine
@@ -50,6 +54,80 @@ def test_threads_of_plan_and_engine_stay_on_the_cores_and_the_caller_does_not() 
     assert done.wait(20)
     engine.close()
     plan.close()
+
+
+V2 = {
+    'sys/fs/cgroup/a/cpu.max': '150000 100000\n',
+    'sys/fs/cgroup/a/b/cpu.max': 'max 100000\n',
+    'sys/fs/cgroup/a/b/c/cpu.max': '20000 50000\n',
+    'sys/fs/cgroup/wide/cpu.max': '640000 100000\n',
+    'sys/fs/cgroup/odd/cpu.max': '300000 0\n',
+}
+V1 = {
+    'sys/fs/cgroup/cpu/cpu.cfs_quota_us': '200000\n',  # of a container, at the top of what it sees
+    'sys/fs/cgroup/cpu/cpu.cfs_period_us': '100000\n',
+    'sys/fs/cgroup/cpu/a/cpu.cfs_quota_us': '-1\n',
+    'sys/fs/cgroup/cpu/a/cpu.cfs_period_us': '100000\n',
+    'sys/fs/cgroup/cpu/b/cpu.cfs_quota_us': '199999\n',
+    'sys/fs/cgroup/cpu/b/cpu.cfs_period_us': '100000\n',
+}
+
+
+@pytest.mark.parametrize(
+    'group, files, expected',
+    [
+        ('', {}, 4),
+        ('0::/a\n', V2, 1),  # a core and a half: with two threads all would be stopped at times
+        ('0::/a/b\n', V2, 1),  # the limit lies above
+        ('0::/a/b/c\n', V2, 1),  # not 0
+        ('0::/wide\n', V2, 4),  # a quota beyond the cores
+        ('0::/odd\n', V2, 4),
+        ('0::/elsewhere\n', V2, 4),
+        ('0::/\n', {'sys/fs/cgroup/cpu.max': '350000 100000\n'}, 3),
+        ('4:cpu,cpuacct:/docker/x\n5:memory:/b\n', V1, 2),
+        ('4:cpu:/a\n', V1, 2),
+        ('4:cpu:/b\n0::/b\n', V1, 1),
+        ('4:cpuset:/b\n', V1, 4),
+    ],
+)
+def test_no_more_cores_than_the_quota_of_the_container(
+    group: str,
+    files: dict[str, str],
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {1, 3, 5, 7})
+    assert core_count(machine(tmp_path, 1, group, files)) == expected
+
+
+def test_commands_take_no_more_threads_than_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(5)
+        monkeypatch.setattr(cores, 'core_count', lambda: 3)
+        use_threads(None)
+        assert torch.get_num_threads() == 3
+        torch.set_num_threads(2)  # as OMP_NUM_THREADS may say
+        use_threads(None)
+        assert torch.get_num_threads() == 2
+        use_threads(4)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_plan_of_more_threads_than_any_machine_has_cores_is_the_same() -> None:
+    cpu = pytest.importorskip('adpc_ros.runtime.cpu')
+    scores = []
+    for count in (1, 160):
+        plan = cpu.CpuPlan(compile_network(random_network(0)), threads=count)
+        list(plan.segment(np.zeros((64, 64, 3), np.uint8)))
+        scores.append(plan.logits())
+        plan.close()
+    assert torch.equal(*scores)
 
 
 def test_no_cores_are_all_cores() -> None:

@@ -11,6 +11,7 @@ import pytest
 from shared import ROOT
 
 from adpc_ros.runtime import native
+from adpc_ros.runtime.cores import core_count
 
 SOURCES = ROOT / 'test' / 'native'
 BUILD = ROOT / 'build' / 'native'  # kept, so that only what was edited is built again
@@ -53,7 +54,7 @@ def cmake(folder: Path, *options: str) -> Path:
     if shutil.which('cmake') is None:
         pytest.skip('no cmake')
     build(['cmake', '-S', SOURCES, '-B', folder, *options])
-    build(['cmake', '--build', folder, f'-j{len(os.sched_getaffinity(0))}'])
+    build(['cmake', '--build', folder, f'-j{core_count()}'])
     return folder / 'driver'
 
 

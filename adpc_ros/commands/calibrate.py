@@ -13,6 +13,7 @@ from adpc_ros.commands.options import (
     percent,
     positive,
     positive_number,
+    use_threads,
     write_json,
 )
 
@@ -85,8 +86,7 @@ def run(options: argparse.Namespace) -> None:
             f'{options.weights}: expected the classes of {samples.classes.name}, '
             f'got those of {loaded.classes.name}'
         )
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     fitted = calibrate(
         loaded.network,
         samples,

@@ -13,6 +13,7 @@ from adpc_ros.commands.options import (
     percent,
     positive,
     positive_number,
+    use_threads,
     write_json,
 )
 
@@ -79,8 +80,6 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate, print, and write the numbers."""
-    import torch
-
     from adpc_ros.learning.datasets import open_samples
     from adpc_ros.learning.evaluate import evaluate
 
@@ -99,8 +98,7 @@ def run(options: argparse.Namespace) -> None:
                 f'{loaded.identity}: expected the classes of {samples.classes.name}, '
                 f'got those of {loaded.classes.name}'
             )
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     period_s = 1 / options.fps if options.fps else None
     results = [
         evaluate(

@@ -83,6 +83,19 @@ def announce_load() -> None:
         print('adpc_ros: other programs run on this machine: expect noise', file=sys.stderr)
 
 
+def use_threads(threads: int | None) -> None:
+    """
+    Set the number of PyTorch's threads.
+
+    :param threads: None for PyTorch's own choice, within the quota of a container.
+    """
+    import torch
+
+    from adpc_ros.runtime.cores import core_count
+
+    torch.set_num_threads(threads or min(torch.get_num_threads(), core_count()))
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the option that every command with numbers has."""
     parser.add_argument('--json', metavar='FILE', help='write the numbers to a file')

@@ -6,7 +6,7 @@ import argparse
 import logging
 from typing import TYPE_CHECKING
 
-from adpc_ros.commands.options import positive
+from adpc_ros.commands.options import positive, use_threads
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
@@ -31,16 +31,13 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train, and say where the weights are."""
-    import torch
-
     from adpc_ros.learning.config import read_config
     from adpc_ros.learning.distributed import environment_rank
     from adpc_ros.learning.train import train
     from adpc_ros.street_samples import StreetSamples
 
     logging.basicConfig(level=logging.INFO, format='adpc_ros: %(message)s')
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     config = read_config(options.config)
     best = train(config, StreetSamples() if config.synthetic_share else None)
     if environment_rank() == 0:

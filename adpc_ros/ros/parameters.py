@@ -26,7 +26,9 @@ class Parameters:
 
     weights: str = field('', 'Weights file (.safetensors); empty for the packaged ones.')
     device: str = field('cpu', 'Where to compute: cpu, cuda, or cuda:N.')
-    threads: int = field(0, 'Compute threads; 0 for one for each core.', 0, 1024)
+    threads: int = field(
+        0, "Compute threads; 0 for one for each core, within a container's quota.", 0, 1024
+    )
     cores: tuple[int, ...] = field(
         (), 'Cores that the compute threads may use (integers); empty for all.', items=int
     )

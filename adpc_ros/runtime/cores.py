@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from adpc_ros.runtime.cgroups import groups_of
 
 
-def core_count() -> int:
-    """Give the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def core_count(root: Path = Path('/')) -> int:
+    """
+    Give the number of cores that this thread may use, within the quota of a container.
+
+    A quota of parts of a core is rounded down, but to 1 at least: when it is spent, the system
+    stops the whole container, callbacks and all, for the rest of the period (100 ms as a rule).
+    What is left serves the callbacks.
+
+    :param root: of the file system that the kernel's files are read from.
+    """
+    quotas = (_quota(*group) for group in groups_of('cpu', root))
+    return max(1, math.floor(min([len(os.sched_getaffinity(0)), *quotas])))
+
+
+def _quota(folder: Path, unified: bool) -> float:
+    """Give a cgroup's limit in cores, infinite without one."""
+    names = ('cpu.max',) if unified else ('cpu.cfs_quota_us', 'cpu.cfs_period_us')
+    try:
+        quota, period = ' '.join((folder / name).read_text() for name in names).split()
+        limit = int(quota) / int(period)  # 'max' is none, and neither is -1
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+    return limit if limit > 0 else math.inf
 
 
 @contextmanager

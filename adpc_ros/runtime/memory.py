@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from adpc_ros.runtime.cgroups import groups_of
+
 if TYPE_CHECKING:
     from adpc_ros.runtime.plan import Plan
 
@@ -12,6 +14,10 @@ MIB = 2**20
 _IMAGE_BYTES = 16  # for each pixel: decoded, and class ids and confidence of some exits
 _MEASURED = (1024, 1024)
 _NO_LIMIT = 1 << 60  # cgroup v1 says a number near 2^63
+_FILES = {  # of a cgroup, v2 or not
+    True: ('memory.current', 'memory.max'),
+    False: ('memory.usage_in_bytes', 'memory.limit_in_bytes'),
+}
 
 
 class Budget(NamedTuple):
@@ -58,13 +64,11 @@ def free_bytes(device: str = 'cpu', root: Path = Path('/')) -> int:
 
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     found = [_available(root / 'proc/meminfo')]
-    for group, usage, limit in _cgroups(root):
-        for folder in [group, *group.parents]:  # the narrowest limit above counts, too
-            most, used = _number(folder / limit), _number(folder / usage)
-            if most is not None and used is not None and most < _NO_LIMIT:
-                found.append(max(most - used + _cache(folder / 'memory.stat'), 0))
-            if folder.name == 'cgroup' or folder == root:
-                break
+    for folder, unified in groups_of('memory', root):
+        usage, limit = _FILES[unified]
+        most, used = _number(folder / limit), _number(folder / usage)
+        if most is not None and used is not None and most < _NO_LIMIT:
+            found.append(max(most - used + _cache(folder / 'memory.stat'), 0))
     return min(found)
 
 
@@ -73,25 +77,6 @@ def _available(meminfo: Path) -> int:
         if line.startswith('MemAvailable:'):
             return int(line.split()[1]) * 1024
     raise ValueError(f'{meminfo}: expected a line MemAvailable')
-
-
-def _cgroups(root: Path) -> list[tuple[Path, str, str]]:
-    """Give this process's cgroups that count memory, and the files that say how much."""
-    try:
-        lines = (root / 'proc/self/cgroup').read_text().splitlines()
-    except OSError:
-        return []
-    groups = []
-    mount = root / 'sys/fs/cgroup'
-    for line in lines:
-        _, controllers, path = line.split(':', 2)
-        place = path.lstrip('/')
-        if not controllers:
-            groups.append((mount / place, 'memory.current', 'memory.max'))
-        elif 'memory' in controllers.split(','):
-            v1 = mount / 'memory' / place
-            groups.append((v1, 'memory.usage_in_bytes', 'memory.limit_in_bytes'))
-    return groups
 
 
 def _number(path: Path) -> int | None:

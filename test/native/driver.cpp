@@ -843,7 +843,11 @@ void nonsense(Random& random, const std::string& set) {
     adpc_frame frame{bytes.data(), nullptr, 120, 3, 0, 1, 2, random.whole(1, 40),
                      random.whole(1, 40), random.whole(0, 2), {}};
     std::fill_n(frame.active, ADPC_MAX_EXITS - 1, active.data());
-    if (adpc_start(plan.get(), &frame)) fail("no frame");
+    if (adpc_start(plan.get(), &frame)) {  // at another scale the map is not within the one before
+      if (frame.adaptive != 2) fail("no frame");
+      std::fill(active.begin(), active.end(), uint8_t{1});
+      if (adpc_start(plan.get(), &frame)) fail("no frame with full maps");
+    }
     adpc_poison(plan.get());
     while (adpc_run(plan.get(), ids.data(), ids.data(), nullptr, nullptr) !=
            ADPC_FINISHED)
@@ -1145,6 +1149,12 @@ void check_refusal() {
       [](adpc_op& o) { o.masked = o.depthwise = 1; },
       [](adpc_op& o) { o.masked = o.needed = o.reach = 1; },
       [](adpc_op& o) { o.masked = 1, o.output = o.stride = 4; },  // of no whole size
+      [](adpc_op& o) { o.masked = o.reach = 1, o.window_edge = 2; },
+      [](adpc_op& o) { o.output = 3, o.gives_exit = 1; },  // exit 1 for the second time
+      [](adpc_op& o) { o.kernel = 8; },
+      [](adpc_op& o) { o.residual = o.output; },
+      [](adpc_op& o) { o.kind = ADPC_RESAMPLE, o.source_count = 1, o.sources[0] = ADPC_IMAGE; },
+      [](adpc_op& o) { o.kind = ADPC_HEAD; },  // without the head's weights
       [](adpc_op&) {}};                                           // written already
   for (size_t i = 0; i < std::size(faults); ++i) {
     adpc_op wrong = op;
@@ -1154,13 +1164,167 @@ void check_refusal() {
   }
   const uint8_t pixel[3] = {};
   const adpc_frame frame{pixel, nullptr, 3, 3, 0, 1, 2, 1, 1, 0, {}};
-  adpc_frame wrong[5] = {frame, frame, frame, frame, frame};
-  wrong[0].height = 0;
-  wrong[1].width = ADPC_MAX_EDGE + 1;
-  wrong[2].image = nullptr;
-  wrong[3].adaptive = 2;
-  for (int i = 0; i < 5; ++i)
-    if ((adpc_start(plan.get(), &wrong[i]) == 0) != (i == 4)) fail("frame ", i);
+  uint8_t ids = 0, confidence = 0;
+  const auto run = [&] {
+    return adpc_run(plan.get(), &ids, &confidence, nullptr, nullptr);
+  };
+  void (*const spoil[])(adpc_frame&) = {
+      [](adpc_frame& f) { f.height = 0; },
+      [](adpc_frame& f) { f.width = ADPC_MAX_EDGE + 1; },
+      [](adpc_frame& f) { f.image = nullptr; },
+      [](adpc_frame& f) { f.adaptive = 2; },
+      [](adpc_frame& f) { f.adaptive = 3; },
+      [](adpc_frame& f) { f.adaptive = -1; }};
+  if (run() != ADPC_FINISHED) fail("something ran before the first frame");
+  for (size_t i = 0; i < std::size(spoil); ++i) {
+    if (adpc_start(plan.get(), &frame)) fail("a good frame is refused");
+    adpc_frame wrong = frame;
+    spoil[i](wrong);
+    if (!adpc_start(plan.get(), &wrong)) fail("frame ", i, " is not refused");
+    if (run() != ADPC_FINISHED) fail("after frame ", i, " the one before went on");
+  }
+  if (adpc_start(plan.get(), nullptr) != -1) fail("no frame is taken for one");
+}
+
+struct Free {
+  void operator()(adpc_plan* plan) const { adpc_destroy(plan); }
+};
+using Owned = std::unique_ptr<adpc_plan, Free>;
+
+// A plan whose exits lie at these levels, and nothing is masked.
+Owned plan_of(const std::string& set, const std::vector<int>& levels, int multiple = 16) {
+  static const std::vector<float> ones(9 * 257, 1.0f);
+  Owned plan(adpc_create(set.c_str(), 0, 1, 5, static_cast<int>(levels.size()), levels[0],
+                         multiple, 0, ones.data(), ones.data(), 0.5f, ones.data(), nullptr, 0));
+  if (!plan) fail("no plan for exits");
+  adpc_op op{};
+  op.residual = -1;
+  op.kernel = 3;
+  op.weight = ones.data();
+  int slot = ADPC_SCORES, level = levels[0];
+  for (int l : levels) {
+    if (l != level) slot = adpc_add_slot(plan.get(), 5, l, ADPC_FLOAT32);
+    level = l;
+    ++op.exit_index;
+    op.gives_exit = 1;
+    op.output = slot;
+    op.stride = 1 << l;
+    if (adpc_add_op(plan.get(), &op)) fail("exit ", op.exit_index, " is refused");
+  }
+  return plan;
+}
+
+// Calls that make no sense change nothing.
+void check_calls(const std::string& set) {
+  adpc_exit result{};
+  adpc_destroy(nullptr);
+  adpc_interrupt(nullptr);
+  adpc_poison(nullptr);
+  adpc_last_exit(nullptr, &result);
+  adpc_read_scores(nullptr, nullptr);
+  adpc_steps(nullptr, nullptr, nullptr, 5);
+  adpc_run_until(nullptr, 0.0);
+  const adpc_op none{};
+  const adpc_frame nothing{};
+  if (adpc_add_slot(nullptr, 1, 1, 0) != -1 || adpc_add_op(nullptr, &none) != -1 ||
+      adpc_start(nullptr, &nothing) != -1 || adpc_progress(nullptr) || adpc_memory_bytes(nullptr) != -1 ||
+      adpc_bytes_for(nullptr, 1, 1) != -1 || adpc_instruction_set(nullptr) ||
+      adpc_run(nullptr, nullptr, nullptr, nullptr, nullptr) != ADPC_FINISHED)
+    fail("no plan is taken for one");
+  const std::vector<float> ones(3 * 256, 1.0f), nan(3 * 256, std::nanf(""));
+  const float small = 1e-39f, *const good = ones.data();
+  const float* given[][3] = {{nullptr, good, good}, {good, nullptr, good}, {good, good, nullptr},
+                             {nan.data(), good, good}, {good, good, nan.data()},
+                             {good, &small, good}};
+  for (size_t i = 0; i < std::size(given); ++i)
+    for (int size : {0, -1, 9}) {
+      char error[10] = "?";
+      const auto& [thresholds, temperatures, table] = given[i];
+      if (adpc_create(nullptr, 0, 1, 5, i < 5 ? 2 : 1, 2, 8, 0, thresholds, temperatures, 0.5f,
+                      table, size ? error : nullptr, size))
+        fail("a plan of numbers ", i);
+      if (std::strcmp(error, size > 0 ? "expected" : "?")) fail("the error is ", error);
+    }
+  if (Owned(adpc_create(nullptr, 0, 1, 5, 1, 2, 8, 0, good, good, NAN, good, nullptr, 0)))
+    fail("a plan without a confident share");
+
+  const Owned plan = plan_of(set, {3, 3, 2});
+  if (adpc_add_op(plan.get(), nullptr) != -1) fail("no operation is taken for one");
+  for (auto [height, width] : {std::pair(0, 5), {5, -1}, {ADPC_MAX_EDGE + 1, 5}, {1, INT32_MAX}})
+    if (adpc_bytes_for(plan.get(), height, width) != -1) fail("bytes for ", height, "x", width);
+  const Owned wide = plan_of(set, {2}, 10000);  // 16384 pixels would be padded to 20000
+  if (adpc_bytes_for(wide.get(), 8, ADPC_MAX_EDGE) != -1) fail("bytes for a size beyond the largest");
+  constexpr int kHeight = 400, kWidth = 400;
+  const std::vector<uint8_t> image(3 * kHeight * kWidth, 7);
+  std::vector<uint8_t> ids(image.size() / 3), confidence(ids.size());
+  std::vector<float> scores;
+  adpc_frame frame{image.data(), nullptr, 3 * kWidth, 3, 0, 1, 2, kHeight, kWidth, 1, {}};
+  if (adpc_start(plan.get(), &frame)) fail("no frame");
+  if (adpc_run(plan.get(), nullptr, confidence.data(), nullptr, nullptr) != ADPC_FINISHED)
+    fail("an exit was rendered into nothing");
+  adpc_run_until(plan.get(), NAN);  // never
+  for (int status; (status = adpc_run(plan.get(), ids.data(), confidence.data(), ids.data(),
+                                      nullptr)) != ADPC_FINISHED;) {
+    if (status > 0) {
+      const int cells = kHeight >> (status < 3 ? 3 : 2);
+      scores.resize(static_cast<size_t>(5 * cells) * cells);
+      scores.shrink_to_fit();
+      adpc_last_exit(plan.get(), &result);
+      if (result.active[1] != result.positions[1])
+        fail("exit ", status, " leaves ", result.active[1], " of ", result.positions[1]);
+    }
+    adpc_read_scores(plan.get(), scores.data());  // of another scale than the next exit's
+  }
+
+  const int rows = kHeight / 8, half = kHeight / 4;
+  std::vector<uint8_t> coarse(static_cast<size_t>(rows) * rows), fine(half * half);
+  coarse[5] = 1;
+  const uint8_t* const maps[2] = {coarse.data(), coarse.data()};
+  std::copy_n(maps, 2, frame.active);
+  frame.adaptive = 2;
+  if (adpc_start(plan.get(), &frame)) fail("nested maps are refused");
+  std::vector<uint8_t> other = coarse;
+  other[6] = 1;
+  frame.active[1] = other.data();
+  if (!adpc_start(plan.get(), &frame)) fail("maps that are not nested are not refused");
+}
+
+// Exits come in order, each once; what scores are carried over in nothing else has or reads.
+void check_exits(const std::string& set) {
+  static const std::vector<float> ones(200, 1.0f);
+  for (int fault = 0; fault < 5; ++fault) {
+    Owned plan(adpc_create(set.c_str(), 0, 1, 5, 3, 3, 8, 0, ones.data(), ones.data(), 0.5f,
+                           std::vector<float>(3 * 256, 1.0f).data(), nullptr, 0));
+    const int finer = adpc_add_slot(plan.get(), 5, 2, 0), other = adpc_add_slot(plan.get(), 5, 2, 0);
+    adpc_op exit{}, carry{};
+    exit.exit_index = exit.gives_exit = 1;
+    exit.residual = -1;
+    exit.kernel = 3;
+    exit.stride = 8;
+    exit.output = ADPC_SCORES;
+    exit.weight = ones.data();
+    if (fault == 0) exit.exit_index = 2;
+    if (adpc_add_op(plan.get(), &exit)) fail("the first exit is refused");
+    carry.kind = ADPC_RESAMPLE;
+    carry.exit_index = 2;
+    carry.output = finer;
+    carry.source_count = 1;
+    carry.sources[0] = ADPC_SCORES;
+    adpc_op plain = exit;
+    plain.gives_exit = 0;
+    plain.output = finer;
+    plain.stride = 4;
+    if (adpc_add_op(plan.get(), fault == 1 ? &plain : &carry)) fail("scores are not carried over");
+    adpc_op reader = carry;
+    reader.output = other;
+    reader.sources[0] = finer;
+    if (fault == 2 && adpc_add_op(plan.get(), &reader)) fail("a reader is refused");
+    exit.exit_index = fault == 3 ? 1 : 2;
+    exit.output = finer;
+    exit.stride = 4;
+    const bool refused = adpc_add_op(plan.get(), &exit) != 0;
+    if (refused != (fault < 4)) fail("exits of fault ", fault);
+  }
 }
 
 // Features below the smallest normal number count as zero in every thread that computes, and in
@@ -1266,7 +1430,11 @@ int main(int argc, char** argv) {
     if (files && !file) fail("cannot open ", argv[2]);
     check_refusal();
     check_denormals(sets);
-    for (const std::string& set : sets) check_finite(set);
+    for (const std::string& set : sets) {
+      check_calls(set);
+      check_exits(set);
+      check_finite(set);
+    }
     do {
       Episode episode(seed, sets);
       try {
