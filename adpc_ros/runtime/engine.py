@@ -162,11 +162,12 @@ class Engine:
         It waits for results that were decided before, and for nothing else.
         Parameters as in :meth:`adpc_ros.runtime.scheduler.Scheduler.urgency`.
         """
-        with self._event() as now_s:
-            actions = self._scheduler.urgency(level, now_s, deadline_s, hold_s, stamp)
-            self._ledger.carry_out(actions)
-        if actions:
-            self._outbox.flush()
+        with self._outbox.held():  # what this stops is this thread's to hand out
+            with self._event() as now_s:
+                actions = self._scheduler.urgency(level, now_s, deadline_s, hold_s, stamp)
+                self._ledger.carry_out(actions)
+            if actions:
+                self._outbox.flush()
 
     def latest(self) -> RenderedExit | None:
         """Give the latest rendered exit of any frame."""

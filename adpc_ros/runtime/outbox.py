@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from adpc_ros.runtime.ledger import Result
@@ -55,7 +56,7 @@ class Outbox:
         self._put = self._taken = 0  # results so far
         self._turn: int | None = None  # the thread that hands out a result
         self._depth = 0  # of its turns: a result may be flushed from within on_result
-        self._flushing = 0  # threads that hand out results themselves
+        self._holding = 0  # threads that hand out results themselves
         self._ended = False
         self._thread = threading.Thread(target=self._run, name='adpc_publisher', daemon=True)
         self._thread.start()
@@ -78,18 +79,25 @@ class Outbox:
             if self._results or self._reports or self._shown:
                 self._changed.notify_all()
 
-    def flush(self) -> None:
-        """Hand out all results that were put so far; they are out on return."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the thread from beginning anything, so that the caller can flush what it puts."""
         with self._changed:
-            last = self._put
-            self._flushing += 1
+            self._holding += 1
         try:
-            while (result := self._take(last)) is not None:
-                self._hand_out(result)
+            yield
         finally:
             with self._changed:
-                self._flushing -= 1
+                self._holding -= 1
                 self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Hand out all results that were put so far; they are out on return."""
+        with self.held():
+            with self._changed:
+                last = self._put
+            while (result := self._take(last)) is not None:
+                self._hand_out(result)
 
     def wait_for_room(self) -> None:
         """Wait while too much waits; not once the outbox was ended."""
@@ -151,7 +159,7 @@ class Outbox:
         """Wait for something to do; None if that was all."""
         with self._changed:
             while True:
-                if self._turn is None and not self._flushing:
+                if self._turn is None and not self._holding:
                     if self._results:
                         return partial(self._hand_out, self._begin_turn())
                     if self._reports:
