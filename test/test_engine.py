@@ -305,10 +305,22 @@ def test_close_ends_the_worker_in_mid_frame_and_twice_is_fine(recorder: Recorder
 
 def test_many_frames_and_urgencies_from_two_threads_keep_the_books() -> None:
     recorder = Recorder()
+    turn, together = threading.Lock(), []
+
+    def one_at_a_time(result: Result) -> None:
+        if not turn.acquire(blocking=False):
+            together.append(result)
+            return
+        time.sleep(0.0005)
+        recorder.on_result(result)
+        turn.release()
+
     engine = Engine(
         plan_of(random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))),
         Policy(4, elevated_deadline_s=0.005),
-        recorder.on_result,
+        one_at_a_time,
+        recorder.on_exit,
+        afterwards=lambda result: time.sleep(0.002),
     )
     done = threading.Event()
 
@@ -334,6 +346,7 @@ def test_many_frames_and_urgencies_from_two_threads_keep_the_books() -> None:
 
     wait_for(settled)
     engine.close()
+    assert not together
     tags = [r.frame.tag for r in recorder.results]
     assert tags == sorted(set(tags)) and len(tags) == engine.counters().segmented
     assert {StopReason.NEXT_FRAME, StopReason.URGENT} <= {r.reason for r in recorder.results}
