@@ -39,8 +39,9 @@ from adpc_ros.ros.starting import StartError, parameter_files, start
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime import cuda
 from adpc_ros.runtime.cores import core_count, on_cores
-from adpc_ros.runtime.engine import Engine, Result
+from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.images import confident_threshold
+from adpc_ros.runtime.ledger import Result
 from adpc_ros.runtime.make_plan import make_plan
 from adpc_ros.runtime.memory import Budget, budget_of
 from adpc_ros.runtime.plan import Plan
