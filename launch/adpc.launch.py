@@ -43,7 +43,10 @@ ARGUMENTS = {
     'confidence': ('~/output/confidence', 'Topic on which their confidence is published.'),
     'status': ('~/output/status', 'Topic on which their status is published.'),
     'weights': ('', f'Weights file (.safetensors); {AS_IN_FILE}.'),
-    'device': ('', f'Where to compute: cpu, cuda, or cuda:N; {AS_IN_FILE}.'),
+    'device': (
+        '',
+        f'Where to compute: cpu, cuda, or cuda:N (CUDA has not been run); {AS_IN_FILE}.',
+    ),
     'threads': ('', f'Compute threads, 0 for one for each core; {AS_IN_FILE}.'),
     'cores': ('', f'Cores of the compute threads, for example 0,1; {AS_IN_FILE}.'),
     'compressed_input': (

@@ -142,6 +142,8 @@ void adpc_interrupt(adpc_plan* plan) {
 
 int64_t adpc_progress(const adpc_plan* plan) { return plan ? plan->progress() : 0; }
 
+double adpc_returned_s(const adpc_plan* plan) { return plan ? plan->returned_s() : 0.0; }
+
 void adpc_last_exit(const adpc_plan* plan, adpc_exit* result) {
   if (plan && result) *result = plan->result();
 }

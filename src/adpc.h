@@ -132,6 +132,8 @@ ADPC_API void adpc_run_until(adpc_plan *plan, double time_s);
 ADPC_API void adpc_interrupt(adpc_plan *plan);
 /* Counts the pieces of work that were done since the plan was made. */
 ADPC_API int64_t adpc_progress(const adpc_plan *plan);
+/* When adpc_run returned last, in seconds of the steady clock. */
+ADPC_API double adpc_returned_s(const adpc_plan *plan);
 ADPC_API void adpc_last_exit(const adpc_plan *plan, adpc_exit *result);
 /* Class scores of this frame's last exit, as (classes, rows, columns); writes none before there is
  * one. The next exit's take their place while it is computed, unless that has another scale. */

@@ -24,6 +24,12 @@ bool is_pointwise(const adpc_op& spec) {
 
 double now_s() { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
 
+// Writes down when a function was left.
+struct Leaving {
+  double& at_s;
+  ~Leaving() { at_s = now_s(); }
+};
+
 }  // namespace
 
 adpc_plan::adpc_plan(const Kernels* kernels, Type type, int threads, int classes, int exits,
@@ -82,6 +88,7 @@ void adpc_plan::abandon() {
 int adpc_plan::run(uint8_t* ids, uint8_t* confidence, const uint8_t* previous_ids,
                    const uint8_t* previous_confidence) {
   const FlushDenormals flush;
+  const Leaving leaving{returned_s_};
   ids_ = ids;
   confidence_ = confidence;
   previous_ids_ = previous_ids;

@@ -66,6 +66,7 @@ struct adpc_plan {
   int64_t progress() const { return progress_.load(std::memory_order_relaxed); }
 
   const adpc_exit& result() const { return result_; }
+  double returned_s() const { return returned_s_; }
   const adpc::Kernels* kernels() const { return kernels_; }
   void read_scores(float* scores) const;
   void read_steps(double* seconds, uint8_t* winograd, int count) const;
@@ -145,6 +146,7 @@ struct adpc_plan {
   std::vector<double> seconds_;
   std::vector<uint8_t> winograd_;  // of each step: which kernel it took
   adpc_exit result_{};
+  double returned_s_ = 0.0;
   uint8_t *ids_ = nullptr, *confidence_ = nullptr;
   const uint8_t *previous_ids_ = nullptr, *previous_confidence_ = nullptr;
 

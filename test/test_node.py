@@ -319,6 +319,24 @@ def test_a_worker_failure_gives_a_status_and_the_next_frame_goes_on(
         assert 'out of everything' in node.log()
 
 
+@pytest.mark.parametrize(
+    'error', ['torch.AcceleratorError("broken")', 'RuntimeError("CUDA error: broken")']
+)
+def test_a_lost_device_ends_the_node_with_a_status(
+    error: str, client: Client, weights: Path, folder: Path
+) -> None:
+    fails = FAILS_ONCE.replace("RuntimeError('out of everything')", error)
+    command = [sys.executable, '-c', f'import torch{fails}']
+    with NodeProcess(folder, f'weights:={weights}', command=command) as node:
+        client.connect(node)
+        for count in (1, 2):
+            client.image()
+            client.wait(lambda count=count: len(client.statuses) == count)
+        assert client.statuses[-1].stop_reason == SegmentationStatus.FAILED
+        assert node.process.wait(20) == 1
+        assert 'the device is lost, so this process ends: ' in node.log()
+
+
 def test_stamps_that_go_backwards_or_come_from_another_clock_are_processed(
     client: Client, weights: Path, folder: Path
 ) -> None:
@@ -353,6 +371,7 @@ def test_an_interrupt_ends_the_node_cleanly_in_mid_frame(
         ('missing', 'weights not found'),
         ('corrupt', 'expected a safetensors file'),
         ('device', 'CUDA is not available'),
+        ('device', 'device cuda: CUDA has not been run'),
         ('xpu', 'cannot configure'),
         ('exits', 'expected min_exit <= max_exit'),
         ('precision', "expected one of float32, bfloat16, got 'half'"),

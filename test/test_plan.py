@@ -15,13 +15,14 @@ from adpc_ros.network.anytime import AnytimeNetwork, Exit
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network
 from adpc_ros.network.macs import count_frame
-from adpc_ros.runtime import torch_layers
+from adpc_ros.runtime import cuda, torch_layers
 from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.cpu import Unsupported
 from adpc_ros.runtime.images import padded_size, render, to_input
 from adpc_ros.runtime.make_plan import make_plan
 from adpc_ros.runtime.plan import ComputedExit, Plan
 from adpc_ros.runtime.program import Conv
+from adpc_ros.runtime.torch_layers import Layer
 from adpc_ros.runtime.torch_plan import Done, TorchPlan
 
 CASES = {
@@ -387,3 +388,47 @@ def test_native_kernels_are_chosen_where_they_can_be_had(monkeypatch: pytest.Mon
     options = {'dtype': torch.float32, 'threads': 3}
     assert make_plan(network, threads=3) == (network.config, options)
     assert isinstance(make_plan(network, 'meta'), TorchPlan)
+
+
+def float32_precisions() -> list[str]:
+    return [
+        setting.fp32_precision
+        for setting in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    ]
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_on_cuda_float32_is_not_tf32_and_nothing_else_is_changed(device: str) -> None:
+    plan = torch_plan_of(random_network(seed=0, **CASES['redesigned']))
+    seen = []
+
+    def spied(layer: Layer) -> Layer:
+        def spy(*inputs: object) -> torch.Tensor:
+            seen.append(float32_precisions())
+            return layer(*inputs)
+
+        return spy
+
+    plan._layers = [spied(layer) for layer in plan._layers]
+    plan.device = torch.device(device)  # the layers stay where they are
+    before = float32_precisions()
+    assert before[0] == 'tf32', 'the default, which training keeps'
+    for _ in plan.execute(random_image(64, 64)):
+        assert float32_precisions() == before
+    expected = ['ieee', 'ieee'] if device == 'cuda' else before
+    assert len(seen) == len(plan._layers) and all(found == expected for found in seen)
+
+
+@pytest.mark.parametrize(
+    'error, lost',
+    [
+        (torch.AcceleratorError('an illegal memory access was encountered'), True),
+        (RuntimeError('CUDA error: device-side assert triggered'), True),
+        (torch.OutOfMemoryError('CUDA out of memory. CUDA error'), False),
+        (RuntimeError('the kernel is broken'), False),
+        (ValueError('CUDA error'), False),
+        (None, False),
+    ],
+)
+def test_a_lost_device_is_told_from_other_errors(error: Exception | None, lost: bool) -> None:
+    assert cuda.is_lost(error) == lost

@@ -14,11 +14,10 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from builtin_interfaces.msg import Duration
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParametersAtomically
@@ -27,22 +26,22 @@ from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
 from adpc_ros.benchmark.soak_images import Picture, pictures
+from adpc_ros.benchmark.soak_trouble import ACT, DEFAULTS, PATIENCE_S, Trouble, answered
 from adpc_ros.benchmark.stream import COUNTERS
-from adpc_ros.benchmark.stream_planner import change_request, random_parameters
+from adpc_ros.benchmark.stream_planner import change_request
 from adpc_ros.graph.camera import Camera
 from adpc_ros.graph.peer import Peer, joined
 from adpc_ros.graph.processes import Footprint
 from adpc_ros.graph.recorder import DEPTH, listen
 from adpc_ros.graph.recording import Recording, nanoseconds
-from adpc_ros.graph.schedule import Answer, Event, Frame, Urgent
-from adpc_ros.msg import Urgency
+from adpc_ros.graph.schedule import Event, Frame
 
-RATE_HZ = 30.0
 _RELIABLE = QoSProfile(depth=DEPTH)
 _STRETCHES = 40  # in the whole time, about; each takes half a second at least and 15 at most
+_LONGEST_SETTLING_S = 120.0  # it takes a fifth of the time: memory is not judged yet
 _FEWEST = 6  # samples of the active node, however short the time
-_PATIENCE_S = 60.0
 _SETTLE_S = 0.3
+_LATE_S = 5.0  # outputs may come after the status
 _CONFIGURE, _CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 _ACTIVATE, _DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
 _TRANSITIONS = {
@@ -51,36 +50,8 @@ _TRANSITIONS = {
     _ACTIVATE: 'activate',
     _DEACTIVATE: 'deactivate',
 }
-_DEFAULTS = {
-    'min_exit': 0,
-    'max_exit': 0,
-    'target_confidence': 1.0,
-    'deadline_s': 0.0,
-    'adaptive': True,
-    'output_scale': 1,
-    'confidence_encoding': 'mono8',
-}
-_IMPOSSIBLE: tuple[dict[str, Any], ...] = (
-    {'adaptive': False, 'min_exit': 3, 'max_exit': 2},
-    {'adaptive': False, 'output_scale': 3},
-    {'deadline_s': -1.0},
-    {'deadline_s': 1},
-    {'target_confidence': float('nan')},
-    {'confidence_encoding': 'mono16'},
-    {'threads': 7},
-    {'class_names': ['none']},
-    {'no_such_parameter': 1},
-)
 # what follows a stretch of frames, and how often
-_NEXT = {
-    'frames': 4,
-    'camera': 3,
-    'planner': 3,
-    'deactivate': 3,
-    'cut': 3,
-    'cleanup': 2,
-    'gone': 2,
-}
+_NEXT = dict(frames=4, camera=3, planner=3, deactivate=3, cut=3, cleanup=2, gone=2)
 
 
 class Soak:
@@ -92,8 +63,10 @@ class Soak:
         """Draw nothing yet."""
         self._out, self._size, self._node_id = out, size, node_id
         self._draw = random.Random(seed)
+        self._trouble = Trouble(self._draw)
         self._stretch_s = min(max(duration_s / _STRETCHES, 0.5), 15.0)
         self._end_s = time.monotonic() + duration_s
+        self._settle_end_s = time.monotonic() + min(duration_s / 5, _LONGEST_SETTLING_S)
         self._active = 0  # samples
         self._settled = False  # everything was there once that takes memory
         self._compressed = False
@@ -110,6 +83,7 @@ class Soak:
         self._heard: dict[str, list[tuple[int, str, int, int]]] = {'mask': [], 'confidence': []}
         self._samples: list[tuple[str, Footprint]] = []
         self._done: Counter[str] = Counter()
+        self._trouble.done.clear()
         self._wrong: list[str] = []
 
     @property
@@ -133,15 +107,11 @@ class Soak:
         self._wait(self._change_state.service_is_ready, 'lifecycle service')
         self._wait(self._set_parameters.service_is_ready, 'service for parameters')
         if not self._settled:
-            self._see_everything()
+            self._settle()
             self._settled = True
         while not self.over:
-            started_s = time.monotonic()
             what = self._draw.choices(list(_NEXT), list(_NEXT.values()))[0]
-            duration_s = self._stretch_s * self._draw.uniform(0.5, 1.5)
-            self._play(self._troubled(duration_s), self._tick)
-            self._end_stretch(what)
-            self._progress.update(round(time.monotonic() - started_s))
+            self._stretch(self._stretch_s * self._draw.uniform(0.5, 1.5), what)
             if what == 'planner':
                 return
 
@@ -174,9 +144,13 @@ class Soak:
             size = (message.height, message.width)
             self._heard[kind].append((nanoseconds(header.stamp), header.frame_id, *size))
 
+    def _paired(self) -> bool:
+        count = sum(bool(status['exit_index']) for status in self._recording.statuses)
+        return all(len(images) == count for images in self._heard.values())
+
     def _wait(self, condition: Callable[[], Any], what: str) -> None:
-        if not self._peer.wait(condition, _PATIENCE_S):
-            raise TimeoutError(f'{what}: nothing within {_PATIENCE_S:.0f} s')
+        if not self._peer.wait(condition, PATIENCE_S):
+            raise TimeoutError(f'{what}: nothing within {PATIENCE_S:.0f} s')
 
     # Stretches of frames
 
@@ -185,56 +159,12 @@ class Soak:
         assert self._camera is not None
         self._camera.play(events, tick=tick)
 
-    def _troubled(self, duration_s: float) -> Iterator[Event]:
-        """Give frames of a camera, urgency and garbage between them, and a good frame at last."""
-        draw, good = self._draw, [i for i, p in enumerate(self._pictures) if p.size]
-        garbage = range(len(good), len(self._pictures))
-        chosen, frame_s, next_s = 0, 1 / RATE_HZ, 0.0  # the largest first
-        self._next_change_s, urgent_s = draw.uniform(0.1, 1.0), draw.uniform(0.1, 1.0)
-        while next_s < duration_s:
-            if draw.random() < 0.02:
-                chosen = draw.choice(good)
-            burst = draw.randint(2, 10) if draw.random() < 0.01 else 1
-            for _ in range(burst):
-                is_garbage = draw.random() < 0.05
-                image = draw.choice(garbage) if is_garbage else chosen
-                self._done['garbage'] += is_garbage
-                yield Frame(next_s, 'soak', image=image)
-            if urgent_s <= next_s + frame_s:
-                for at_s in self._instants(urgent_s):
-                    yield Urgent(at_s, 0, self._urgency())
-                urgent_s = max(urgent_s, next_s) + draw.uniform(0.05, 1.0)
-            next_s += frame_s
-        yield Urgent(next_s, 0, self._urgency(Urgency.ROUTINE))
-        yield from self._answered(next_s, chosen)
-
-    def _answered(self, at_s: float, image: int = 0) -> Iterator[Event]:
-        yield Frame(at_s, 'soak', image=image)
-        yield Answer(_PATIENCE_S)
-
-    def _instants(self, at_s: float) -> list[float]:
-        """Give when urgency comes: once, or a storm of it."""
-        count = self._draw.randint(5, 30) if self._draw.random() < 0.1 else 1
-        return [at_s + i * 1e-3 for i in range(count)]
-
-    def _urgency(self, level: int | None = None) -> Urgency:
-        draw = self._draw
-        message = Urgency(level=draw.randrange(3) if level is None else level)
-        message.header.stamp = self._peer.node.get_clock().now().to_msg()
-        if level is None:
-            message.deadline = _duration(draw.choice((0.0, 0.02, 0.1, 0.3)))
-            message.hold = _duration(draw.choice((0.0, 0.05, 0.5)))
-        self._done['urgency'] += 1
-        return message
-
     def _tick(self, now_s: float) -> None:
         """Change live parameters now and then."""
-        if now_s >= self._next_change_s:
-            self._next_change_s = now_s + self._draw.uniform(0.2, 2.0)
-            impossible = self._draw.random() < 0.3
-            statuses = self._recording.statuses
-            drawn = random_parameters(self._draw, statuses[-1]['exit_count'] if statuses else 1)
-            self._set(self._draw.choice(_IMPOSSIBLE) if impossible else drawn, not impossible)
+        statuses = self._recording.statuses
+        exit_count = statuses[-1]['exit_count'] if statuses else 1
+        if change := self._trouble.change(now_s, exit_count):
+            self._set(*change)
 
     def _set(self, values: dict[str, Any], possible: bool = True) -> None:
         request = change_request(values)
@@ -242,7 +172,7 @@ class Soak:
 
     def _end_changes(self) -> None:
         """Look at the answers to all changes, and go back to the defaults."""
-        self._set(_DEFAULTS)
+        self._set(DEFAULTS)
         for possible, values, future in self._futures:
             self._wait(future.done, f'{values} were set')
             result = future.result().result
@@ -252,19 +182,24 @@ class Soak:
                 self._wrong.append(f'parameters {values} were {said}')
         self._futures = []
 
-    def _see_everything(self) -> None:
-        """Have images of both types computed before memory is judged."""
-        for compressed in (True, False):
-            self._take_memory()
-            self._write('answered')
-            self._clean_up(compressed)
+    def _settle(self) -> None:
+        """Have the node configured anew until the allocator has got what it will keep."""
+        self._take_memory()
+        self._close('active')
+        while True:
+            for compressed in (True, False):
+                self._clean_up(compressed)
+                self._close('active')
+            if time.monotonic() >= self._settle_end_s:
+                return
+            self._stretch(1.0, 'gone')
 
     def _take_memory(self) -> None:
         """Let the node take all memory that it will need until it is cleaned up."""
-        self._set(_DEFAULTS | {'confidence_encoding': '32FC1'})
+        self._set(DEFAULTS | {'confidence_encoding': '32FC1'})
         for image, picture in enumerate(self._pictures):
             if picture.size:
-                self._play(self._answered(0.0, image))
+                self._play(answered(image))
         self._fill_queue()
         self._end_changes()
 
@@ -272,35 +207,37 @@ class Soak:
         """Stop the node's process while as many of the largest frames come as its queue holds."""
         os.kill(self._node_id, signal.SIGSTOP)
         try:
-            self._play([Frame(0.0, 'soak', image=0)] * DEPTH)
+            self._play([Frame(0.0, ACT, image=0)] * DEPTH)
             self._peer.spin(_SETTLE_S)
         finally:
             os.kill(self._node_id, signal.SIGCONT)
         self._peer.spin(_SETTLE_S)
-        self._play(self._answered(0.0))
+        self._play(answered())
 
     # Between two stretches
 
-    def _end_stretch(self, what: str) -> None:
+    def _stretch(self, duration_s: float, what: str) -> None:
+        """Send frames amid trouble, account for them, and do what comes between two stretches."""
+        started_s, now = time.monotonic(), self._peer.node.get_clock().now
+        self._play(self._trouble.events(self._pictures, duration_s, now), self._tick)
         self._end_changes()
         if self._draw.random() < 0.2:
             self._change(_CLEANUP, False)
         if what not in ('cut', 'gone'):
-            self._sample('active')
-            self._write('answered')
+            self._close('active')
         if what == 'camera':
             self._renew_camera()
         elif what in ('cut', 'gone'):
-            self._play([Frame(0.0, 'soak', image=0)] * self._draw.randint(1, 8))
+            self._play([Frame(0.0, ACT, image=0)] * self._draw.randint(1, 8))
         if what in ('cleanup', 'gone'):
             self._clean_up(self._draw.random() < 0.3, what == 'gone')
         elif what in ('deactivate', 'cut'):
             self._deactivate()
             self._activate()
         if what in ('cleanup', 'gone', 'deactivate', 'cut'):
-            self._play(self._answered(0.0))
-            self._sample('active')
-            self._write('cut' if what == 'cut' else 'answered')
+            self._play(answered())
+            self._close('active', 'cut' if what == 'cut' else 'answered')
+        self._progress.update(round(time.monotonic() - started_s))
 
     def _deactivate(self) -> None:
         assert self._camera is not None
@@ -318,7 +255,7 @@ class Soak:
         """Go back to unconfigured and come again, with images of one type or the other."""
         self._deactivate()
         if cut:
-            self._write('gone')
+            self._close('inactive', 'gone')
         self._change(_CLEANUP)
         self._sample('unconfigured')
         self._before = dict.fromkeys(COUNTERS, 0)
@@ -340,13 +277,15 @@ class Soak:
             self._wrong.append(f'{name} {"failed" if possible else "succeeded while active"}')
 
     def _sample(self, state: str) -> None:
-        self._peer.spin(_SETTLE_S)  # what is published twice comes, too
+        self._peer.spin(_SETTLE_S)
         if self._settled and not self._compressed:
             self._samples.append((state, Footprint.of(self._node_id)))
             self._active += state == 'active'
 
-    def _write(self, closing: str) -> None:
-        """End the line."""
+    def _close(self, state: str, closing: str = 'answered') -> None:
+        """End the line, once all outputs have come."""
+        self._peer.wait(self._paired, _LATE_S)
+        self._sample(state)  # what is published twice comes meanwhile
         self._keep_sent()
         statuses = self._recording.statuses
         line = {
@@ -359,7 +298,7 @@ class Soak:
             **self._recording.values(),
             **self._heard,
             'samples': self._samples,
-            'done': self._done,
+            'done': self._done + self._trouble.done,
             'wrong': self._wrong,
         }
         with self._out.open('a') as file:
@@ -367,10 +306,6 @@ class Soak:
         if statuses:
             self._before = {name: statuses[-1][name] for name in COUNTERS}
         self._begin()
-
-
-def _duration(value_s: float) -> Duration:
-    return Duration(sec=int(value_s), nanosec=round(value_s % 1 * 1e9))
 
 
 def main() -> int:

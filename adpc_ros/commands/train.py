@@ -20,7 +20,8 @@ def add(commands: Commands) -> None:
         description='Train by a recipe. Run again with the same recipe it goes on after the last '
         'saved step. Writes best.safetensors, last.safetensors, last.pt, log.jsonl and curves for '
         'TensorBoard to the output folder. On several devices: torchrun --nproc-per-node N -m '
-        'adpc_ros train --config FILE.',
+        'adpc_ros train --config FILE. CUDA devices are used where there are any; that has not '
+        'been run.',
     )
     parser.add_argument(
         '--config', required=True, metavar='FILE', help='recipe, as config/train/camvid.yaml'

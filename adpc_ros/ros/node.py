@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 # PyTorch's threads that wait spin for some ten microseconds, long enough to find the next layer,
 # then sleep, so that a message gets its core; read when torch is loaded.
@@ -36,9 +37,11 @@ from adpc_ros.ros.plans import watch_of
 from adpc_ros.ros.publication import Network
 from adpc_ros.ros.starting import StartError, parameter_files, start
 from adpc_ros.ros.warn_once import WarnOnce
+from adpc_ros.runtime import cuda
 from adpc_ros.runtime.cores import core_count, on_cores
 from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.images import confident_threshold
+from adpc_ros.runtime.ledger import Result
 from adpc_ros.runtime.make_plan import make_plan
 from adpc_ros.runtime.memory import Budget, budget_of
 from adpc_ros.runtime.plan import Plan
@@ -57,6 +60,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         refuse_impossible_transitions(self)
         self.declare_described()
         self._configuring = False
+        self.lost = False  # the device: only another process can compute on it
         self.add_on_set_parameters_callback(self._judge_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._warn_once = WarnOnce(self.get_logger())
@@ -78,6 +82,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
             self.get_logger().error(f'cannot configure: {error or type(error).__name__}')
             self._free()
             self._diagnostics.failed(f'cannot configure: {error or type(error).__name__}')
+            self._end_if_lost(error)
             return TransitionCallbackReturn.FAILURE
         finally:
             self._configuring = False
@@ -90,6 +95,8 @@ class SegmentationNode(ParameterNode, LifecycleNode):
 
     def _configure(self, values: Parameters) -> None:
         device = torch.device(values.device)
+        if device.type == 'cuda':
+            self.get_logger().warning(f'device {values.device}: {cuda.NOT_RUN}')
         if device.type == 'cuda' and not torch.cuda.is_available():
             raise ValueError(f'device: {values.device} asked for, but CUDA is not available')
         weights = values.weights or packaged(WEIGHTS)
@@ -116,7 +123,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         )
         outputs = self._outputs = Outputs(self, network, values, self._warn_once, self.trace)
         watch = watch_of(values.watchdog_s, weights, checkpoint.identity, planned)
-        handed_out = self._diagnostics.results(outputs.publish)
+        handed_out = self._results(self._diagnostics.results(outputs.publish))
         reported = self._diagnostics.exits(outputs.publish_progress)
         shown = outputs.publish_overlay
         if (trace := self.trace) is not None:
@@ -145,6 +152,21 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         for line in checkpoint.said_of_exits():
             self.get_logger().info(line)
         self._warn_of(values, network)
+
+    def _results(self, publish: Callable[[Result], None]) -> Callable[[Result], None]:
+        def published(result: Result) -> None:
+            try:
+                publish(result)
+            finally:
+                self._end_if_lost(result.error)
+
+        return published
+
+    def _end_if_lost(self, error: Exception | None) -> None:
+        """Let main() end the process if it can compute nothing more."""
+        if cuda.is_lost(error) and not self.lost:
+            self.lost = True
+            self.get_logger().fatal(f'the device is lost, so this process ends: {error}')
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe."""
@@ -276,7 +298,7 @@ def main(args: list[str] | None = None) -> int:
                 if trigger() != TransitionCallbackReturn.SUCCESS:
                     return 1
         interrupts.raises = False
-        while rclpy.ok():
+        while rclpy.ok() and not node.lost:
             executor.spin_once(timeout_sec=1.0)  # its spin() burns a core in some releases
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -288,7 +310,7 @@ def main(args: list[str] | None = None) -> int:
             node.trace.write()
         node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    return 1 if node.lost else 0
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ class Parameters:
     """
 
     weights: str = field('', 'Weights file (.safetensors); empty for the packaged ones.')
-    device: str = field('cpu', 'Where to compute: cpu, cuda, or cuda:N.')
+    device: str = field('cpu', 'Where to compute: cpu, cuda, or cuda:N (CUDA has not been run).')
     threads: int = field(
         0, "Compute threads; 0 for one for each core, within a container's quota.", 0, 1024
     )

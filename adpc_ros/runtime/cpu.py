@@ -10,9 +10,10 @@ import ctypes
 import os
 import threading
 import weakref
-from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from adpc_ros.network.adaptivity import ActiveMap, Criterion
 from adpc_ros.network.families import NetworkConfig
+from adpc_ros.network.macs import conv_macs
 from adpc_ros.runtime import native
 from adpc_ros.runtime.cores import core_count
 from adpc_ros.runtime.images import Rendered, confident_threshold, padded_size
@@ -81,7 +83,8 @@ class CpuPlan:
         self._size = (0, 0)
         self._exits: list[native.ExitResult] = []
         self._latest = 0  # exit index of the last of them
-        self._times: list[StepTime] = []
+        self._convs = self._count_convs()
+        self._times: Callable[[], list[StepTime]] = list
 
     def _create(self, instruction_set: str | None) -> int:
         config = self._program.config
@@ -295,10 +298,11 @@ class CpuPlan:
                     break
                 yield None
             if status == native.FINISHED:
-                self._times = self._step_times()
+                self._times = self._take_times()
                 return
             result = native.ExitResult()
-            self._call('adpc_last_exit', ctypes.byref(result))
+            with self._use:
+                native.quick().adpc_last_exit(self._open(), ctypes.byref(result))
             self._exits.append(result)
             self._latest = status
             macs += self._macs(status)
@@ -376,6 +380,11 @@ class CpuPlan:
                 native.quick().adpc_run_until(self._plan, time_s)
 
     @property
+    def returned_s(self) -> float:
+        """When the library gave back the latest unit of work, before Python had its lock."""
+        return float(native.quick().adpc_returned_s(self._open()))
+
+    @property
     def progress(self) -> int:
         """Units of work done so far; from any thread."""
         with self._closing:
@@ -391,30 +400,42 @@ class CpuPlan:
 
     def step_times(self) -> list[StepTime]:
         """Give the times of the last segmentation that was carried to its end."""
-        return self._times
+        return self._times()
 
-    def _step_times(self) -> list[StepTime]:
+    def _take_times(self) -> Callable[[], list[StepTime]]:
+        """Take the times of this segmentation; they are put into words when they are asked for."""
+        count = max(op.step for op in self._lowered.ops) + 1
+        seconds = (ctypes.c_double * (count + 1 + 2 * self.config.stage_count))()
+        winograd = (ctypes.c_uint8 * len(seconds))()
+        with self._use:
+            native.quick().adpc_steps(self._open(), seconds, winograd, len(seconds))
+        return partial(self._step_times, self._exits, self._size, count, seconds, winograd)
+
+    def _step_times(
+        self,
+        results: list[native.ExitResult],
+        size: tuple[int, int],
+        count: int,
+        seconds: ctypes.Array[ctypes.c_double],
+        winograd: ctypes.Array[ctypes.c_uint8],
+    ) -> list[StepTime]:
         steps = self._program.steps
         stages = self.config.stage_count
-        count = max(op.step for op in self._lowered.ops) + 1
-        seconds = (ctypes.c_double * (count + 1 + 2 * stages))()
-        winograd = (ctypes.c_uint8 * len(seconds))()
-        self._call('adpc_steps', seconds, winograd, len(seconds))
-        height, width = self._size
+        height, width = size
         times = [StepTime('input', 1, (3, height, width), seconds[count], 1.0)]
         exits = sorted({op.exit_index for op in self._lowered.ops if op.gives_exit})
         for position, exit_index in enumerate(exits):
             for i, (channels, level) in sorted(self._lowered.shapes.items()):
                 if steps[i].exit_index == exit_index:
-                    shape = (channels, *cells_of(self._size, level))
-                    share = self._active_share(exit_index, level)
+                    shape = (channels, *cells_of(size, level))
+                    share = _active_share(results, exit_index, level)
                     kernel = 'winograd' if winograd[i] else ''
                     times.append(
                         StepTime(steps[i].name, exit_index, shape, seconds[i], share, kernel)
                     )
-            result = self._exits[position]
+            result = results[position]
             level = self._level_of(position + 1)
-            scores = (self.config.class_count, *cells_of(self._size, level))
+            scores = (self.config.class_count, *cells_of(size, level))
             for name, offset in (('output', 0), ('gate', stages)):
                 spent = seconds[count + exit_index + offset]
                 share = _share(result, level) if name == 'gate' else 1.0
@@ -423,29 +444,46 @@ class CpuPlan:
                 )
         return times
 
-    def _active_share(self, exit_index: int, level: int) -> float:
-        masked = native.FINEST <= level < native.FINEST + native.LEVELS
-        if not masked or exit_index == 1 or len(self._exits) < exit_index - 1:
-            return 1.0
-        return _share(self._exits[exit_index - 2], level)
+    def _count_convs(self) -> dict[int, Counter[_ConvKind]]:
+        """Count the convolutions of each exit by what makes their cost."""
+        convs: dict[int, Counter[_ConvKind]] = {}
+        for i, step in enumerate(self._program.steps):
+            conv = step.operation
+            if isinstance(conv, Conv):
+                level = self._lowered.shapes[i][1]
+                kind = _ConvKind(level, conv.weight.numel(), len(conv.weight) * conv.window)
+                exit_index = step.exit_index if self.exit_count > 1 else 1
+                convs.setdefault(exit_index, Counter())[kind] += 1
+        return convs
 
     def _macs(self, exit_index: int) -> int:
         """Count what an exit added, by the paper's convention."""
         macs = 0
-        for i, step in enumerate(self._program.steps):
-            if step.exit_index != exit_index and self.exit_count > 1:
-                continue
-            if isinstance(step.operation, Conv):
-                level = self._lowered.shapes[i][1]
-                size = cells_of(self._size, level)
-                share = self._active_share(step.exit_index, level) if self.exit_count > 1 else 1.0
-                macs += step.operation.macs(size, share)
+        for kind, count in self._convs[exit_index].items():
+            cost = conv_macs(kind.weights, kind.window, cells_of(self._size, kind.level))
+            macs += count * cost.at(_active_share(self._exits, exit_index, kind.level))
         return macs
+
+
+class _ConvKind(NamedTuple):
+    """Convolutions that cost the same: ``window`` counts those of the interpolation."""
+
+    level: int
+    weights: int
+    window: int
 
 
 def cells_of(size: tuple[int, int], level: int) -> tuple[int, int]:
     """Give the (rows, columns) of a level for a padded size in pixels."""
     return -(-size[0] >> level), -(-size[1] >> level)
+
+
+def _active_share(results: list[native.ExitResult], exit_index: int, level: int) -> float:
+    """Give the share of a level's positions that an exit computed, after the exits so far."""
+    masked = native.FINEST <= level < native.FINEST + native.LEVELS
+    if not masked or exit_index == 1 or len(results) < exit_index - 1:
+        return 1.0
+    return _share(results[exit_index - 2], level)
 
 
 def _share(result: native.ExitResult, level: int) -> float:

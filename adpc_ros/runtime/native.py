@@ -134,6 +134,7 @@ def _declare(loaded: Library) -> Library:
         ('adpc_run_until', None, (plan, c_double)),
         ('adpc_interrupt', None, (plan,)),
         ('adpc_progress', c_int64, (plan,)),
+        ('adpc_returned_s', c_double, (plan,)),
         ('adpc_last_exit', None, (plan, POINTER(ExitResult))),
         ('adpc_read_scores', None, (plan, c_void_p)),
         ('adpc_steps', None, (plan, POINTER(c_double), POINTER(c_uint8), c_int32)),

@@ -14,6 +14,7 @@ from torch import Tensor
 from adpc_ros.network.adaptivity import ActiveMap, active_positions
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.layers import resize
+from adpc_ros.runtime.cuda import full_float32
 from adpc_ros.runtime.fill import RingMap
 from adpc_ros.runtime.images import (
     Rendered,
@@ -214,7 +215,8 @@ class TorchPlan:
         inverse: Tensor | None = None
         macs = 0
         for step, layer, frees in zip(self.program.steps, self._layers, self._frees):
-            y = layer(active, *(values[slot] for slot in step.inputs))
+            with full_float32(self.device):
+                y = layer(active, *(values[slot] for slot in step.inputs))
             self._progress += 1
             size = (y.shape[2], y.shape[3])
             share = 1.0 if active is None else active.share(size)

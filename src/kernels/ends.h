@@ -113,7 +113,7 @@ ALWAYS_INLINE void render_cells(const RenderArgs& a, const float* between, int w
 
 // Tells whether all scores of sixteen cells are finite: what is rendered would not show it. (Padding
 // channels are 0, or they are not finite where what they were computed from is not.)
-ALWAYS_INLINE bool finite(const RenderArgs& a, int row, int first) {
+ALWAYS_INLINE bool all_finite(const RenderArgs& a, int row, int first) {
   constexpr int N = kNarrow;
   const int last = smaller_of(first + kRenderBlock, a.columns);
   I<N> strange = I<N>{};
@@ -175,7 +175,7 @@ void render_block(const RenderArgs& a, int row, int block) {
     block_count += count[i];
   }
   const int blocks = (a.columns + kRenderBlock - 1) / kRenderBlock;
-  a.block_sum[row * blocks + block] = finite(a, row, first) ? block_sum : __builtin_nanf("");
+  a.block_sum[row * blocks + block] = all_finite(a, row, first) ? block_sum : __builtin_nanf("");
   a.block_count[row * blocks + block] = block_count;
 }
 

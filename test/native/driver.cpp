@@ -1270,8 +1270,9 @@ void check_calls(const std::string& set) {
       scores.resize(static_cast<size_t>(5 * cells) * cells);
       scores.shrink_to_fit();
       adpc_last_exit(plan.get(), &result);
-      if (result.active[1] != result.positions[1])
-        fail("exit ", status, " leaves ", result.active[1], " of ", result.positions[1]);
+      for (int i = 0; i < 2; ++i)  // nobody is sure, with thresholds of 1
+        if (result.active[i] != result.positions[i])
+          fail("exit ", status, " leaves ", result.active[i], " of ", result.positions[i]);
     }
     adpc_read_scores(plan.get(), scores.data());  // of another scale than the next exit's
   }
