@@ -152,12 +152,15 @@ def test_critical_urgency_preempts_once_and_then_limits(
     client: Client, slow_weights: Path, folder: Path
 ) -> None:
     with NodeProcess(folder, f'weights:={slow_weights}') as node:
+        exits: list[SegmentationStatus] = []
+        client.node.create_subscription(
+            SegmentationStatus, '/adpc/progress/status', exits.append, BEST_EFFORT
+        )
         client.connect(node)
         client.image(SLOW)
-        client.wait(lambda: len(client.statuses) == 1)
-        whole_s = seconds(client.statuses[0].compute_time)
-        client.image(SLOW)
-        client.spin(0.6 * whole_s)
+        client.wait(lambda: len(client.statuses) == 1 and exits)
+        sent = client.image(SLOW)
+        client.wait(lambda: exits[-1].header.stamp == sent.header.stamp)
         stamp = client.urgency(Urgency.CRITICAL)
         client.wait(lambda: len(client.statuses) == 2)
         urgent = client.statuses[1]
