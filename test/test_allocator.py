@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 
 import pytest
+
+from adpc_ros.ros.allocator import give_freed_memory_back
 
 LIVES = """
 import resource, sys
@@ -47,3 +50,16 @@ def test_frames_reuse_the_memory_of_those_before() -> None:
         pytest.skip('this C library keeps it anyway')
     kept, after = page_faults('kept')
     assert kept < 10 and after > 100
+
+
+class Knot:
+    """Refers to itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_refers_to_itself_is_freed_before_memory_is_given_back() -> None:
+    knot = weakref.ref(Knot())
+    give_freed_memory_back()
+    assert knot() is None

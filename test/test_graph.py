@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import rclpy
 from graph import BEST_EFFORT
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from adpc_ros.graph import camera as cameras
@@ -229,6 +230,22 @@ def test_a_camera_stamps_its_images_and_sends_others_as_they_are(peer: Peer) -> 
     assert len(ticks) > 0.2 / TICK_S
     urgency = camera.urgencies[0]
     assert (urgency['frame_ns'], urgency['exit_ready']) == (5 * 10**9, False)
+
+
+def test_a_camera_sends_the_image_that_is_asked_for_until_it_is_closed(peer: Peer) -> None:
+    message = Image(height=1, width=2, encoding='mono8', step=2, data=[7, 8])
+    message.header.frame_id = 'own'
+    reliable, seen = QoSProfile(depth=5), []
+    camera = Camera(peer, [np.zeros((4, 6, 3), np.uint8), message], quality=reliable)
+    subscription = peer.node.create_subscription(Image, '/adpc/input/image', seen.append, reliable)
+    assert peer.wait(camera.image.get_subscription_count, 10)
+    camera.play([Frame(0.0, 'a', image=1), Frame(0.0, 'a', image=1), Frame(0.0, 'a', image=0)])
+    assert peer.wait(lambda: len(seen) == 3, 10)
+    assert [len(image.data) for image in seen] == [2, 2, 72]
+    assert [image.header.frame_id for image in seen] == ['own', 'own', 'camera']
+    assert [frame['image'] for frame in camera.frames] == [1, 1, 0]
+    camera.close()
+    assert peer.wait(lambda: not subscription.get_publisher_count(), 10)
 
 
 def test_a_camera_without_a_node_says_so(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:

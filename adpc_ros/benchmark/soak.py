@@ -25,8 +25,9 @@ STATES = ('active', 'inactive', 'unconfigured')
 MAX_GROWTH = 0.02  # of the memory
 SCALES = (1, 2, 4)  # of the outputs
 _FEWEST = 3  # samples of a state to begin and to end with
+IMAGE_DEPTH = 200  # of the camera's reliable queue: seconds of frames, on a busy machine
 _QUALITY: dict[str, Values] = {
-    'input/image.subscription': {'reliability': 'reliable', 'depth': DEPTH},
+    'input/image.subscription': {'reliability': 'reliable', 'depth': IMAGE_DEPTH},
     **{f'{topic}.publisher': {'depth': DEPTH} for topic in HEARD},
 }
 

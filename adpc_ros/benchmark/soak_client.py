@@ -25,6 +25,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
+from adpc_ros.benchmark.soak import IMAGE_DEPTH
 from adpc_ros.benchmark.soak_images import Picture, pictures
 from adpc_ros.benchmark.soak_trouble import ACT, DEFAULTS, PATIENCE_S, Trouble, answered
 from adpc_ros.benchmark.stream import COUNTERS
@@ -32,13 +33,14 @@ from adpc_ros.benchmark.stream_planner import change_request
 from adpc_ros.graph.camera import Camera
 from adpc_ros.graph.peer import Peer, joined
 from adpc_ros.graph.processes import Footprint
-from adpc_ros.graph.recorder import DEPTH, listen
+from adpc_ros.graph.recorder import listen
 from adpc_ros.graph.recording import Recording, nanoseconds
 from adpc_ros.graph.schedule import Event, Frame
 
-_RELIABLE = QoSProfile(depth=DEPTH)
+_RELIABLE = QoSProfile(depth=IMAGE_DEPTH)
+_FILLING = 40  # frames: more than come while a busy machine lets the node wait
 _STRETCHES = 40  # in the whole time, about; each takes half a second at least and 15 at most
-_LONGEST_SETTLING_S = 120.0  # it takes a fifth of the time: memory is not judged yet
+_LONGEST_SETTLING_S = 300.0  # it takes a third of the time: memory is not judged yet
 _FEWEST = 6  # samples of the active node, however short the time
 _SETTLE_S = 0.3
 _LATE_S = 5.0  # outputs may come after the status
@@ -66,7 +68,7 @@ class Soak:
         self._trouble = Trouble(self._draw)
         self._stretch_s = min(max(duration_s / _STRETCHES, 0.5), 15.0)
         self._end_s = time.monotonic() + duration_s
-        self._settle_end_s = time.monotonic() + min(duration_s / 5, _LONGEST_SETTLING_S)
+        self._settle_end_s = time.monotonic() + min(duration_s / 3, _LONGEST_SETTLING_S)
         self._active = 0  # samples
         self._settled = False  # everything was there once that takes memory
         self._compressed = False
@@ -204,10 +206,10 @@ class Soak:
         self._end_changes()
 
     def _fill_queue(self) -> None:
-        """Stop the node's process while as many of the largest frames come as its queue holds."""
+        """Stop the node's process while many of the largest frames come."""
         os.kill(self._node_id, signal.SIGSTOP)
         try:
-            self._play([Frame(0.0, ACT, image=0)] * DEPTH)
+            self._play([Frame(0.0, ACT, image=0)] * _FILLING)
             self._peer.spin(_SETTLE_S)
         finally:
             os.kill(self._node_id, signal.SIGCONT)

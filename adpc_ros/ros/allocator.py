@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 
 # mallopt's parameters, and their values in bytes
 _TRIM_THRESHOLD, _KEPT = -1, 256 * 2**20
@@ -24,7 +25,13 @@ def keep_freed_memory() -> None:
 
 
 def give_freed_memory_back() -> None:
-    """Return free memory to the system, after a large part was freed."""
+    """
+    Return free memory to the system, after a large part was freed.
+
+    Objects that refer to each other, as those around an engine, are freed first: they would stay
+    until Python happens to look for such, some configurations of the node later.
+    """
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim is not None:
         trim(0)
