@@ -53,9 +53,8 @@ class Parameters:
     )
     warmup_height: int = field(
         360,
-        "Height of the image computed before the first frame: the camera's, since the first "
-        'larger frame takes its memory (up to half a second at 1024x2048) and cannot be stopped '
-        'in that time.',
+        "Height of the image computed before the first frame: the camera's, since the first frame "
+        'of a larger size takes its memory and is slower by that.',
         1,
         8192,
     )
