@@ -235,19 +235,14 @@ Amount adpc_plan::amount_of_convolution(const Job& job) const {
   const int level = layout_.slot(op.spec.output).level;
   const int all = ((layout_.rows(level) + 1) / 2) * ((layout_.columns(level) + 1) / 2);
   const int tiles = map ? static_cast<int>(map->level(level).tiles.size()) : all;
-  Amount amount;
-  if (op.tile_cost > 0.0 && tiles * op.tile_cost < active) {
-    amount = chunks_of(tiles, op.macs * op.tile_cost);
-    amount.grain = std::max(amount.grain, kMinTiles);
-    amount.winograd = true;
-    return amount;
-  }
   double macs = 0.0;
   for (int i = 0; i < job.count; ++i) macs += layout_.ops()[job.index + i].macs;
-  amount = chunks_of(active, macs);
-  if (job.count > 1) return amount;
-  const int tile = kernels_->tile(op.octets);
-  amount.grain = (amount.grain + tile - 1) / tile * tile;
+  const bool winograd = op.tile_cost > 0.0 && tiles * op.tile_cost < active;
+  Amount amount = winograd ? chunks_of(tiles, macs * op.tile_cost) : chunks_of(active, macs);
+  if (winograd) amount.grain = std::max(amount.grain, kMinTiles);
+  const int together = kernels_->tile(op.octets);  // or the last ones are computed for nothing
+  amount.grain = (amount.grain + together - 1) / together * together;
+  amount.winograd = winograd;
   return amount;
 }
 
