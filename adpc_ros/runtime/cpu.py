@@ -10,10 +10,10 @@ import ctypes
 import os
 import threading
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +22,13 @@ from torch import Tensor
 
 from adpc_ros.network.adaptivity import ActiveMap, Criterion
 from adpc_ros.network.families import NetworkConfig
-from adpc_ros.network.macs import conv_macs
 from adpc_ros.runtime import native
 from adpc_ros.runtime.cores import core_count
 from adpc_ros.runtime.images import Rendered, confident_threshold, padded_size
 from adpc_ros.runtime.lowering import NativeOp, Unsupported, lower
+from adpc_ros.runtime.native_counts import Counts, cells_of, share_of
 from adpc_ros.runtime.plan import ComputedExit, StepTime
-from adpc_ros.runtime.program import Conv, Program
+from adpc_ros.runtime.program import Program
 
 __all__ = ['CpuPlan', 'Unsupported']
 
@@ -83,7 +83,7 @@ class CpuPlan:
         self._size = (0, 0)
         self._exits: list[native.ExitResult] = []
         self._latest = 0  # exit index of the last of them
-        self._convs = self._count_convs()
+        self._counts = Counts(program, self._lowered)
         self._times: Callable[[], list[StepTime]] = list
 
     def _create(self, instruction_set: str | None) -> int:
@@ -305,7 +305,7 @@ class CpuPlan:
                 native.quick().adpc_last_exit(self._open(), ctypes.byref(result))
             self._exits.append(result)
             self._latest = status
-            macs += self._macs(status)
+            macs += self._counts.macs(self._exits, self._size, status)
             pixels = size[0] * size[1]
             before = into
             yield ComputedExit(
@@ -314,7 +314,7 @@ class CpuPlan:
                 result.confidence_sum / pixels,
                 result.confident_pixels / pixels,
                 macs,
-                _share(result, self._level_of(status)),
+                share_of(result, self._level_of(status)),
             )
 
     def _maps(
@@ -404,92 +404,11 @@ class CpuPlan:
 
     def _take_times(self) -> Callable[[], list[StepTime]]:
         """Take the times of this segmentation; they are put into words when they are asked for."""
-        count = max(op.step for op in self._lowered.ops) + 1
-        seconds = (ctypes.c_double * (count + 1 + 2 * self.config.stage_count))()
+        seconds = (ctypes.c_double * self._counts.seconds)()
         winograd = (ctypes.c_uint8 * len(seconds))()
         with self._use:
             native.quick().adpc_steps(self._open(), seconds, winograd, len(seconds))
-        return partial(self._step_times, self._exits, self._size, count, seconds, winograd)
-
-    def _step_times(
-        self,
-        results: list[native.ExitResult],
-        size: tuple[int, int],
-        count: int,
-        seconds: ctypes.Array[ctypes.c_double],
-        winograd: ctypes.Array[ctypes.c_uint8],
-    ) -> list[StepTime]:
-        steps = self._program.steps
-        stages = self.config.stage_count
-        height, width = size
-        times = [StepTime('input', 1, (3, height, width), seconds[count], 1.0)]
-        exits = sorted({op.exit_index for op in self._lowered.ops if op.gives_exit})
-        for position, exit_index in enumerate(exits):
-            for i, (channels, level) in sorted(self._lowered.shapes.items()):
-                if steps[i].exit_index == exit_index:
-                    shape = (channels, *cells_of(size, level))
-                    share = _active_share(results, exit_index, level)
-                    kernel = 'winograd' if winograd[i] else ''
-                    times.append(
-                        StepTime(steps[i].name, exit_index, shape, seconds[i], share, kernel)
-                    )
-            result = results[position]
-            level = self._level_of(position + 1)
-            scores = (self.config.class_count, *cells_of(size, level))
-            for name, offset in (('output', 0), ('gate', stages)):
-                spent = seconds[count + exit_index + offset]
-                share = _share(result, level) if name == 'gate' else 1.0
-                times.append(
-                    StepTime(f'exit{exit_index}.{name}', exit_index, scores, spent, share)
-                )
-        return times
-
-    def _count_convs(self) -> dict[int, Counter[_ConvKind]]:
-        """Count the convolutions of each exit by what makes their cost."""
-        convs: dict[int, Counter[_ConvKind]] = {}
-        for i, step in enumerate(self._program.steps):
-            conv = step.operation
-            if isinstance(conv, Conv):
-                level = self._lowered.shapes[i][1]
-                kind = _ConvKind(level, conv.weight.numel(), len(conv.weight) * conv.window)
-                exit_index = step.exit_index if self.exit_count > 1 else 1
-                convs.setdefault(exit_index, Counter())[kind] += 1
-        return convs
-
-    def _macs(self, exit_index: int) -> int:
-        """Count what an exit added, by the paper's convention."""
-        macs = 0
-        for kind, count in self._convs[exit_index].items():
-            cost = conv_macs(kind.weights, kind.window, cells_of(self._size, kind.level))
-            macs += count * cost.at(_active_share(self._exits, exit_index, kind.level))
-        return macs
-
-
-class _ConvKind(NamedTuple):
-    """Convolutions that cost the same: ``window`` counts those of the interpolation."""
-
-    level: int
-    weights: int
-    window: int
-
-
-def cells_of(size: tuple[int, int], level: int) -> tuple[int, int]:
-    """Give the (rows, columns) of a level for a padded size in pixels."""
-    return -(-size[0] >> level), -(-size[1] >> level)
-
-
-def _active_share(results: list[native.ExitResult], exit_index: int, level: int) -> float:
-    """Give the share of a level's positions that an exit computed, after the exits so far."""
-    masked = native.FINEST <= level < native.FINEST + native.LEVELS
-    if not masked or exit_index == 1 or len(results) < exit_index - 1:
-        return 1.0
-    return _share(results[exit_index - 2], level)
-
-
-def _share(result: native.ExitResult, level: int) -> float:
-    """Give the active share at a level, in the precision of a float32 mean."""
-    i = level - native.FINEST
-    return float(np.float32(result.active[i]) / np.float32(result.positions[i]))
+        return partial(self._counts.step_times, self._exits, self._size, seconds, winograd)
 
 
 def _floats(tensor: Tensor) -> ctypes.Array[ctypes.c_float]:
