@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from adpc_ros import json_file
 from adpc_ros.drive import open_drive
@@ -31,6 +30,7 @@ from adpc_ros.learning.evaluate import evaluate
 from adpc_ros.network.checkpoint import Checkpoint, load
 from adpc_ros.percentiles import spread
 from adpc_ros.pictures import captioned, exit_panel, heat, overlay, save_animation
+from adpc_ros.progress import ProgressBar
 from adpc_ros.ros.packaged import WEIGHTS, packaged
 from adpc_ros.runtime.scheduler import StopReason
 
@@ -125,7 +125,7 @@ def draw(
     status = {s['stamp_ns']: s for s in played.statuses}
     chosen = [f for f in played.frames if f['act'] == 'faster' and f['stamp_ns'] in status]
     pictures = []
-    for frame in tqdm(chosen, 'animation'):
+    for frame in ProgressBar(chosen, 'animation'):
         stamp_ns = frame['stamp_ns']
         if (
             stamp_ns not in played.masks.keys() & played.confidences.keys()
@@ -203,7 +203,7 @@ def collect(drive: Drive) -> list[DriveFrame]:
     """Read the first frames of a drive."""
     frames = []
     count = min(len(drive), MAX_FRAMES)
-    for frame in tqdm(drive, drive.name, count):
+    for frame in ProgressBar(drive, drive.name, count):
         frames.append(frame)
         if len(frames) == count:
             break

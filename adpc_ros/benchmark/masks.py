@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from adpc_ros.benchmark.native import native_plan
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import ActiveMap
 from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.progress import ProgressBar
 from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.images import render, to_input
 from adpc_ros.runtime.plan import Plan, StepTime
@@ -162,7 +162,7 @@ def take_turns(runs: dict[str, Side], images: Sequence[Image]) -> dict[str, list
             yield from ((name, image, True) for name in runs)
 
     slow = False
-    for name, image, counts in tqdm(rounds(), 'benchmark', (len(images) + 1) * len(runs)):
+    for name, image, counts in ProgressBar(rounds(), 'benchmark', (len(images) + 1) * len(runs)):
         if name == 'eager' and slow and len(passes[name]) == SLOW_ROUNDS:
             continue
         done = runs[name](image)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from adpc_ros.progress import ProgressBar
 from adpc_ros.runtime.engine import Engine
 from adpc_ros.runtime.ledger import Result
 from adpc_ros.runtime.plan import Plan
@@ -116,7 +116,7 @@ def stop_plan(
     worker = _Worker(plan, image, seed)
     try:
         found: list[Preemption] = []
-        with tqdm(total=number, desc='stop') as progress:
+        with ProgressBar(total=number, desc='stop') as progress:
             while len(found) < number:
                 time.sleep(instants.uniform(0, 2 * frame_s / _INSTANTS_IN_A_FRAME))
                 done = worker.stop()
@@ -213,7 +213,7 @@ def preempt_engine(
         whole = [trial.whole_frame() for _ in range(_WHOLE_FRAMES)][1:]
         after_first_s = statistics.median(after_s for _, after_s in whole)
         found: list[Preemption] = []
-        with tqdm(total=number, desc='preempt') as progress:
+        with ProgressBar(total=number, desc='preempt') as progress:
             while len(found) < number:
                 done = trial.preempt(instants.uniform(0, after_first_s))
                 if done is not None:

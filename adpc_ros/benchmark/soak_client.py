@@ -23,7 +23,6 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
-from tqdm import tqdm
 
 from adpc_ros.benchmark.soak import IMAGE_DEPTH
 from adpc_ros.benchmark.soak_images import Picture, pictures
@@ -36,6 +35,7 @@ from adpc_ros.graph.processes import Footprint
 from adpc_ros.graph.recorder import listen
 from adpc_ros.graph.recording import Recording, nanoseconds
 from adpc_ros.graph.schedule import Event, Frame
+from adpc_ros.progress import ProgressBar
 
 _RELIABLE = QoSProfile(depth=IMAGE_DEPTH)
 _FILLING = 40  # frames: more than come while a busy machine lets the node wait
@@ -75,7 +75,7 @@ class Soak:
         self._before = dict.fromkeys(COUNTERS, 0)
         self._pictures: list[Picture] = []
         self._futures: list[tuple[bool, dict[str, Any], Any]] = []
-        self._progress = tqdm(total=round(duration_s), desc='soak', unit='s')
+        self._progress = ProgressBar(total=round(duration_s), desc='soak', unit='s')
         self._begin()
 
     def _begin(self) -> None:

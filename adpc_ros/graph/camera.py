@@ -22,7 +22,6 @@ from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
-from tqdm import tqdm
 
 from adpc_ros.graph.peer import BEST_EFFORT, Peer, joined
 from adpc_ros.graph.recording import nanoseconds, seconds
@@ -38,6 +37,7 @@ from adpc_ros.graph.schedule import (
     read_acts,
 )
 from adpc_ros.msg import SegmentationStatus, Urgency
+from adpc_ros.progress import ProgressBar
 from adpc_ros.ros.conversions import array_to_image
 
 TICK_S = 0.01  # from one tick to the next, at most
@@ -138,7 +138,7 @@ class Camera:
         for act in acts:
             steady = act.pace is Pace.STEADY
             title = f'{act.name}, {act.rate(whole_s):.1f} Hz' if steady else act.name
-            with tqdm(total=act.frames(whole_s), desc=title) as progress:
+            with ProgressBar(total=act.frames(whole_s), desc=title) as progress:
                 # in a stream nothing has to be heard before its end
                 self.play(act.events(whole_s), progress, time.sleep if steady else None)
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID, ClassSet
 from adpc_ros.learning.config import TrainConfig
@@ -21,6 +20,7 @@ from adpc_ros.learning.distributed import Processes
 from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.transforms import augment, paste
 from adpc_ros.network.families import NetworkConfig
+from adpc_ros.progress import ProgressBar
 
 
 class Samples(Protocol):
@@ -175,7 +175,7 @@ def balanced_weights(
         return None
     counts = np.zeros(IGNORE_ID + 1, np.int64)
     own = range(processes.rank, len(samples), processes.count)
-    for index in tqdm(own, 'class shares', disable=not processes.is_main):
+    for index in ProgressBar(own, 'class shares', disable=not processes.is_main):
         counts += np.bincount(samples[index].label.ravel(), minlength=IGNORE_ID + 1)
     counts = processes.sum(torch.from_numpy(counts).to(processes.device)).cpu().numpy()
     share = counts[: classes.count] / max(1, counts[: classes.count].sum())

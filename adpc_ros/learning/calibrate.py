@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID
 from adpc_ros.learning.class_thresholds import Move, collect_answers, descend, no_masks
@@ -24,6 +23,7 @@ from adpc_ros.learning.evaluate import Evaluation, evaluate
 from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.progress import ProgressBar
 from adpc_ros.runtime.images import to_input
 
 #: candidates, from no masks on down
@@ -130,7 +130,7 @@ def fit_thresholds(
     groups = [tuple(exits)]
     if each_exit:
         groups += [(i,) for i in reversed(exits)]
-    with tqdm(desc='thresholds tried', disable=not progress) as bar:
+    with ProgressBar(desc='thresholds tried', disable=not progress) as bar:
         for lowered in groups:
             while True:
                 tried = tuple(_next_lower(t) if i in lowered else t for i, t in enumerate(best))
@@ -176,7 +176,7 @@ def fit_class_thresholds(
     costs = [without_masks.gimac[-1] - up_to_here for up_to_here in without_masks.gimac[:-1]]
     reached, frozen = no_masks(answers, network.config.class_count), set[Move]()
     tries = 0
-    with tqdm(desc='class thresholds tried', total=_TRIES, disable=not progress) as bar:
+    with ProgressBar(desc='class thresholds tried', total=_TRIES, disable=not progress) as bar:
         while tries < _TRIES:
             path = descend(answers, costs, reached, _TOLERANCE * max_loss, each_exit, frozen)
             low, high = 0, len(path)  # steps that hold, and that may hold
@@ -226,7 +226,7 @@ def fit_temperatures(
     stages = network.config.stage_count
     scores: list[list[Tensor]] = [[] for _ in range(stages)]
     labels: list[list[Tensor]] = [[] for _ in range(stages)]
-    for sample in tqdm(samples, 'temperatures', len(samples), disable=not progress):
+    for sample in ProgressBar(samples, 'temperatures', len(samples), disable=not progress):
         places = np.flatnonzero(sample.label.ravel() != IGNORE_ID)
         places = rng.permutation(places)[:_PIXELS]
         rows, columns = map(torch.from_numpy, np.unravel_index(places, sample.label.shape))

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID
 from adpc_ros.learning.metrics import mean_iou
 from adpc_ros.learning.sample import Sample
 from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.progress import ProgressBar
 from adpc_ros.runtime.images import to_input
 
 _PIXELS = 10_000  # of each image
@@ -66,7 +66,7 @@ def collect_answers(
     rng = np.random.default_rng(0)
     rising = torch.tensor(candidates).flip(0)
     parts: list[Answers] = []
-    for image, label, _ in tqdm(samples, 'class scores', disable=not progress):
+    for image, label, _ in ProgressBar(samples, 'class scores', disable=not progress):
         places = rng.permutation(label.size)[:_PIXELS]
         rows, columns = map(torch.from_numpy, np.unravel_index(places, label.shape))
         shown, judged, reached = [], [], []

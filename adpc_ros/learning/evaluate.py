@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from adpc_ros.labels import IGNORE_ID
 from adpc_ros.learning.cascade import Cascade
@@ -22,6 +21,7 @@ from adpc_ros.network.adaptivity import ActiveMap, active_positions
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import GI
+from adpc_ros.progress import ProgressBar
 from adpc_ros.runtime.make_plan import make_plan
 from adpc_ros.runtime.plan import ComputedExit, Plan
 
@@ -97,7 +97,9 @@ def evaluate(
         for each in networks
     ]
     with contextlib.closing(plans[0] if len(plans) == 1 else Cascade(plans)) as plan:
-        return _evaluate(plan, tqdm(samples, 'evaluate', disable=not progress), adaptive, period_s)
+        return _evaluate(
+            plan, ProgressBar(samples, 'evaluate', disable=not progress), adaptive, period_s
+        )
 
 
 class Masked(NamedTuple):

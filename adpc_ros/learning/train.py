@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from adpc_ros.learning.averaging import WeightAverage
 from adpc_ros.learning.batches import (
@@ -51,6 +50,7 @@ from adpc_ros.learning.preparation import (
 )
 from adpc_ros.network import checkpoint
 from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.progress import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Training:
         self.network.train()
         draws = Draws(self.sources, config, epoch)
         started, before = time.monotonic(), self.seconds
-        steps = tqdm(
+        steps = ProgressBar(
             draw_batches(draws, processes, self.step),
             f'epoch {epoch + 1}/{config.epochs}',
             self.steps_per_epoch,
