@@ -13,6 +13,8 @@ LINE_S = 30.0  # from one line of a log to the next
 class ProgressBar(tqdm):  # type: ignore[misc]
     """As tqdm; where standard error is no terminal it writes few lines and no bar."""
 
+    disable: bool
+
     def __init__(
         self, iterable: Any = None, desc: str = '', total: int | None = None, **options: Any
     ) -> None:
