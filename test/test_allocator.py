@@ -63,3 +63,36 @@ def test_what_refers_to_itself_is_freed_before_memory_is_given_back() -> None:
     knot = weakref.ref(Knot())
     give_freed_memory_back()
     assert knot() is None
+
+
+HEAPS = """
+import ctypes, sys, threading
+from adpc_ros.ros import allocator
+if sys.argv[1] == 'kept':
+    allocator.keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+together = threading.Barrier(4)
+def take():
+    together.wait()
+    for _ in range(1000):
+        libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=take) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.fdopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b'w')))
+libc.fflush(None)
+"""
+
+
+def test_all_threads_share_a_heap() -> None:
+    heaps = {}
+    for how in ('usual', 'kept'):
+        command = [sys.executable, '-c', HEAPS, how]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        heaps[how] = done.stdout.count('<heap nr=')
+    if heaps['usual'] < 2:
+        pytest.skip('this C library has one anyway')
+    assert heaps['kept'] == 1
