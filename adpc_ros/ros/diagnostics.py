@@ -17,6 +17,8 @@ from rclpy.lifecycle.managed_entity import ManagedEntity
 from rclpy.qos import QoSProfile
 
 from adpc_ros.percentiles import PERCENTILES
+from adpc_ros.ros.connections import CAMERAS, DROPPED, RECEIVED, SEGMENTED, subscribers
+from adpc_ros.ros.inputs import Inputs
 from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.publication import Fields
 from adpc_ros.runtime.engine import Engine
@@ -58,7 +60,7 @@ class Diagnostics(ManagedEntity):
         self._window = Window()
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
-        self._active = False
+        self._inputs: Inputs | None = None  # of an active node
         self._description = ''
         self._error = ''
         self._hardware = platform.node()
@@ -80,22 +82,24 @@ class Diagnostics(ManagedEntity):
 
     def unconfigured(self) -> None:
         """Let go of it."""
-        self._engine = self._outputs = None
-        self._active = False
+        self._engine = self._outputs = self._inputs = None
 
     def failed(self, error: str) -> None:
         """Keep in mind why the node could not be configured, until it can."""
         self._error = error
 
+    def listening(self, inputs: Inputs) -> None:
+        """Take what the active node listens with."""
+        self._inputs = inputs
+
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to expect images."""
-        self._active = True
         self._begin()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Expect none any more."""
-        self._active = False
+        self._inputs = None
         return TransitionCallbackReturn.SUCCESS
 
     def _begin(self) -> None:
@@ -155,17 +159,22 @@ class Diagnostics(ManagedEntity):
         if self._error:
             grade, message = Grade.ERROR, self._error
         elif engine is not None and outputs is not None:
-            self._window.sample(now_s, engine.counters())
+            counters = engine.counters()
+            self._window.sample(now_s, counters)
             summary, health = self._window.summary(now_s), engine.health()
             message = 'not active'
-            if self._active:
+            if self._inputs is not None:
                 thresholds = outputs.parameters.thresholds()
                 grade, message = judge(summary, health, thresholds, now_s)
             values = {
-                'State': 'active' if self._active else 'inactive',
+                'State': 'inactive' if self._inputs is None else 'active',
                 'Network': outputs.network.identity,
                 'Computes': self._description,
                 **numbers(summary, health),
+                **self._connections(outputs),
+                RECEIVED: counters.received,
+                SEGMENTED: counters.segmented,
+                DROPPED: counters.dropped,
                 'Plan memory (MiB)': f'{engine.memory_bytes / MIB:.1f}',
             }
         process = Process.now()
@@ -180,6 +189,14 @@ class Diagnostics(ManagedEntity):
             hardware_id=self._hardware,
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
+
+    def _connections(self, outputs: Outputs) -> Values:
+        cameras = 0 if self._inputs is None else self._inputs.cameras()
+        counts = outputs.subscriber_counts()
+        return {
+            CAMERAS: cameras,
+            **{subscribers(topic): count for topic, count in counts.items()},
+        }
 
 
 def numbers(summary: Summary, health: Health) -> Values:
