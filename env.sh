@@ -30,8 +30,11 @@ _adpc_enter() {  # REPOSITORY
   export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
   # Compute threads that wait soon let others have their core.
   export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-20000}"
-  # Without it Fast DDS drops large images.
-  export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$1/config/fastdds_shared_memory.xml}"
+  # Without it Fast DDS drops large images. Fast DDS 3 (Kilted and later) reads the first name,
+  # Fast DDS 2 the second.
+  local profile="${FASTDDS_DEFAULT_PROFILES_FILE:-${FASTRTPS_DEFAULT_PROFILES_FILE:-}}"
+  profile="${profile:-$1/config/fastdds_shared_memory.xml}"
+  export FASTDDS_DEFAULT_PROFILES_FILE="$profile" FASTRTPS_DEFAULT_PROFILES_FILE="$profile"
 }
 
 # This file's path: in bash, else in zsh.

@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of what is being imported
+
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.parameter import Parameter
@@ -42,6 +45,7 @@ def record(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if TROUBLE == 'recorder':
         return 3
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.SIGTERM)
     node = rclpy.create_node(
         'rosbag2_recorder', parameter_overrides=[Parameter('use_sim_time', value=True)]

@@ -91,8 +91,8 @@ def test_no_frame_is_lost_though_the_recorder_is_late(
 @pytest.mark.parametrize(
     'trouble, message',
     [
-        ('player', 'the player ended too early, with status 4'),
-        ('recorder', 'the recorder ended too early, with status 3'),
+        ('player', 'the player failed with status 4'),
+        ('recorder', 'the recorder failed with status 3'),
         ('crash', 'the player failed with status 5'),
         ('silence', 'no mask was recorded, though the node gave 16'),
     ],

@@ -126,7 +126,7 @@ def install(ros: bool, environment: dict) -> None:
 def build(environment: dict) -> None:
     """Build the package (its messages above all) into install/."""
     sources = [ROOT / 'CMakeLists.txt', ROOT / 'package.xml', INSTALLED]
-    for folder in ('msg', 'src'):
+    for folder in ('msg', 'scripts', 'src'):
         sources += sorted(path for path in (ROOT / folder).rglob('*') if path.is_file())
     digest = hashlib.sha256()
     for path in sources:

@@ -56,7 +56,8 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('--play', nargs='*', default=[], help='further topics to be played')
     parser.add_argument('--record', nargs='*', default=[], help='further topics to be recorded')
     parser.add_argument('--timeout', type=float, default=120.0, help='for all to be there, s')
-    chosen = parser.parse_args(arguments)
+    own = list(arguments)  # launch_ros appends ROS arguments, though there may be none
+    chosen = parser.parse_args(own[: own.index('--ros-args')] if '--ros-args' in own else own)
     for name in ('rate', 'timeout'):
         if not 0 < getattr(chosen, name) < float('inf'):
             parser.error(f'--{name}: expected a number above 0, got {getattr(chosen, name)}')
@@ -225,8 +226,8 @@ class Replay:
     def _check_all_run(self) -> None:
         for process in self._processes:
             if process.ended:
-                status = process.process.returncode
-                raise Failure(f'the {process.name} ended too early, with status {status}')
+                self._check_ended(process)
+                raise Failure(f'the {process.name} ended too early')
         if time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + _LOOK_S

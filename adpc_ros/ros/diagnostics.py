@@ -62,7 +62,7 @@ class Diagnostics(ManagedEntity):
         self._outputs: Outputs | None = None
         self._inputs: Inputs | None = None  # of an active node
         self._description = ''
-        self._error = ''
+        self._error = self._advice = ''
         self._hardware = platform.node()
         self._publisher = node.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
@@ -91,6 +91,10 @@ class Diagnostics(ManagedEntity):
     def listening(self, inputs: Inputs) -> None:
         """Take what the active node listens with."""
         self._inputs = inputs
+
+    def advise(self, text: str) -> None:
+        """Warn of what keeps images from arriving, whatever else there is; empty for nothing."""
+        self._advice = text
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to expect images."""
@@ -166,6 +170,9 @@ class Diagnostics(ManagedEntity):
             if self._inputs is not None:
                 thresholds = outputs.parameters.thresholds()
                 grade, message = judge(summary, health, thresholds, now_s)
+                if self._advice:
+                    message = self._advice if grade == Grade.OK else f'{message}; {self._advice}'
+                    grade = max(grade, Grade.WARN)
             values = {
                 'State': 'inactive' if self._inputs is None else 'active',
                 'Network': outputs.network.identity,
@@ -175,6 +182,7 @@ class Diagnostics(ManagedEntity):
                 RECEIVED: counters.received,
                 SEGMENTED: counters.segmented,
                 DROPPED: counters.dropped,
+                **({'Shared memory': self._advice} if self._advice else {}),
                 'Plan memory (MiB)': f'{engine.memory_bytes / MIB:.1f}',
             }
         process = Process.now()

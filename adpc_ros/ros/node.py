@@ -31,13 +31,14 @@ from rclpy.parameter import Parameter
 
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.checkpoint import load
+from adpc_ros.ros import shared_memory
 from adpc_ros.ros.allocator import give_freed_memory_back, keep_freed_memory
 from adpc_ros.ros.diagnostics import Diagnostics
 from adpc_ros.ros.inputs import Inputs, nanoseconds
 from adpc_ros.ros.lifecycle import refuse_impossible_transitions
 from adpc_ros.ros.node_parameters import ParameterNode
 from adpc_ros.ros.outputs import Outputs
-from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
+from adpc_ros.ros.packaged import WEIGHTS, packaged
 from adpc_ros.ros.parameters import CLASS_NAMES, Parameters
 from adpc_ros.ros.plans import watch_of
 from adpc_ros.ros.publication import Network
@@ -110,11 +111,12 @@ class SegmentationNode(ParameterNode, LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         finally:
             self._configuring = False
-        if not os.environ.get('FASTRTPS_DEFAULT_PROFILES_FILE'):
-            self.get_logger().warning(
-                'FASTRTPS_DEFAULT_PROFILES_FILE is not set: Fast DDS loses most large images '
-                f'between processes; use {FASTDDS_PROFILE} here and at the camera'
-            )
+        advice = ''
+        if 'fastrtps' in rclpy.get_rmw_implementation_identifier():
+            advice = shared_memory.complaint(os.environ, shared_memory.Room.now())
+        if advice:
+            self.get_logger().warning(advice)
+        self._diagnostics.advise(advice)
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self, values: Parameters) -> None:
