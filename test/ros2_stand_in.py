@@ -15,7 +15,6 @@ if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of what is being imported
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
@@ -100,8 +99,9 @@ def play(arguments: list[str]) -> int:
     recording = Recording(chosen.bag)
     topics = [topic for topic in recording.topics if topic.name in chosen.topics]
     messages = list(recording.messages(topics))
-    rclpy.init(args=[])
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('rosbag2_player')
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     publishers = {t: node.create_publisher(get_message(t.kind), t.name, 10) for t in topics}
     clock = node.create_publisher(Clock, '/clock', 1)
     start_ns, state = messages[0][1], {'began_s': 0.0 if chosen.start_paused else time.monotonic()}
@@ -129,7 +129,7 @@ def play(arguments: list[str]) -> int:
             if TROUBLE == 'crash':
                 return 5
         time.sleep(0.2)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         pass
     finally:
         node.destroy_node()

@@ -125,7 +125,7 @@ class Peer:
 @contextlib.contextmanager
 def joined(name: str, raises: bool = True, **options: Any) -> Iterator[Peer]:
     """
-    Make the one node of a process, and leave in the end.
+    Make the one node of a process, and leave in the end; further signals are ignored then.
 
     :param raises: let a signal raise KeyboardInterrupt wherever the process is, but while
         :meth:`Peer.run` does its work; False: only where it waits for the graph, or asks.
@@ -153,3 +153,4 @@ def joined(name: str, raises: bool = True, **options: Any) -> Iterator[Peer]:
     finally:
         interrupts.raise_no_more()
         rclpy.try_shutdown()
+        interrupts.over()

@@ -57,7 +57,7 @@ from adpc_ros.ros.extrinsics import (
 )
 from adpc_ros.ros.label_points_parameters import LabelPointsParameters
 from adpc_ros.ros.node_parameters import ParameterNode
-from adpc_ros.ros.starting import parameter_files, run
+from adpc_ros.ros.starting import parameter_files, run, spin
 
 WARN_EVERY_S = 10.0  # of each kind
 _MAX_KINDS = 100  # garbage can differ without end
@@ -279,8 +279,7 @@ def _work(node: LabelPointsNode, interrupts: Interrupts, args: list[str] | None)
     try:
         for text in (*node.complaints(parameter_files(args)), *node.unknown_qos()):
             node.get_logger().warning(text)
-        interrupts.let_rclpy_hear()
-        executor.spin()
+        spin(executor, interrupts)
     finally:
         executor.shutdown()
     return 0

@@ -42,7 +42,7 @@ from adpc_ros.ros.packaged import WEIGHTS, packaged
 from adpc_ros.ros.parameters import CLASS_NAMES, Parameters
 from adpc_ros.ros.plans import watch_of
 from adpc_ros.ros.publication import Network
-from adpc_ros.ros.starting import parameter_files, run
+from adpc_ros.ros.starting import parameter_files, run, spin
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime import cuda
 from adpc_ros.runtime.cores import core_count, on_cores
@@ -319,9 +319,7 @@ def _work(node: SegmentationNode, interrupts: Interrupts, args: list[str] | None
             node.get_logger().warning(text)
         if node.get_parameter('autostart').value and not node.start_by_itself(interrupts.check):
             return 1
-        interrupts.let_rclpy_hear()
-        while rclpy.ok() and not node.lost:
-            executor.spin_once(timeout_sec=1.0)  # its spin() burns a core in some releases
+        spin(executor, interrupts, lambda: node.lost)
     finally:
         node.on_shutdown(LifecycleState(state_id=0, label='unknown'))
         executor.shutdown()

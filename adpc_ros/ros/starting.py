@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import rclpy
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.logging import get_logger_level, set_logger_level
 from rclpy.node import Node
@@ -20,6 +20,7 @@ from adpc_ros.ros import parameter_file
 from adpc_ros.ros.interrupts import Interrupts
 
 NodeT = TypeVar('NodeT', bound=Node)
+_LOOK_S = 1.0
 
 
 class StartError(Exception):
@@ -79,6 +80,22 @@ def start(make: Callable[[], NodeT], arguments: Sequence[str] | None = None) -> 
     except (RuntimeError, ValueError, ParameterException, NameValidationException) as error:
         rclpy.try_shutdown()
         raise StartError(_why(error, given)) from error
+
+
+def spin(
+    executor: Executor, interrupts: Interrupts, over: Callable[[], bool] = lambda: False
+) -> None:
+    """
+    Handle what comes until there is a signal, or ``over`` says so.
+
+    rclpy's own ``spin()`` can miss a signal for ever: it is woken before the context is shut down,
+    and waits again. In some releases it also burns a core.
+
+    :raises KeyboardInterrupt: if there was a signal before rclpy could hear it.
+    """
+    interrupts.let_rclpy_hear()
+    while rclpy.ok() and not over():
+        executor.spin_once(timeout_sec=_LOOK_S)
 
 
 def parameter_files(arguments: Sequence[str] | None = None) -> list[str]:
