@@ -70,7 +70,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         self._check: Callable[[], None] = _go_on  # whether to go on with the configuration
         self.lost = False  # the device: only another process can compute on it
         self.add_on_set_parameters_callback(self._judge_parameters)
-        self.add_post_set_parameters_callback(self._take_parameters)
+        self.after_changes(self._take_parameters)
         self._warn_once = WarnOnce(self.get_logger())
         self._plan: Plan | None = None
         self._engine: Engine | None = None

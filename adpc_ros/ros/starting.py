@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import rclpy
+import rclpy.logging
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.impl.logging_severity import LoggingSeverity
-from rclpy.logging import get_logger_level, set_logger_level
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -117,12 +117,16 @@ def parameter_files(arguments: Sequence[str] | None = None) -> list[str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep rcl from also logging the errors that it raises."""
-    set_logger_level('rcl', LoggingSeverity.FATAL)
+    level_of = getattr(rclpy.logging, 'get_logger_level', None)
+    if level_of is None:  # Humble's: it could not be told what an argument has set
+        yield
+        return
+    rclpy.logging.set_logger_level('rcl', LoggingSeverity.FATAL)
     try:
         yield
     finally:
-        if get_logger_level('rcl') == LoggingSeverity.FATAL:  # else an argument has set it
-            set_logger_level('rcl', LoggingSeverity.UNSET)
+        if level_of('rcl') == LoggingSeverity.FATAL:  # else an argument has set it
+            rclpy.logging.set_logger_level('rcl', LoggingSeverity.UNSET)
 
 
 def _why(error: Exception, arguments: Sequence[str]) -> str:
