@@ -15,8 +15,6 @@ import pytest
 from shared import ROOT
 
 FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
-NODE = 'adpc.launch.py'
-INCLUDES_NODE = {'replay.launch.py', 'two_cameras.launch.py'}
 DOCUMENTS = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 LAYOUT = json.loads((ROOT / 'config' / 'adpc.foxglove.json').read_text())
 CONTRACT = {
@@ -68,8 +66,6 @@ def test_documents_name_only_launch_files_and_arguments_that_exist() -> None:
         text = document.read_text().replace('\\\n', ' ')
         for file, rest in re.findall(r'ros2 launch adpc_ros (\S+\.launch\.py)([^`\n]*)', text):
             known = set(arguments_of(ROOT / 'launch' / file))
-            if file in INCLUDES_NODE:
-                known |= set(arguments_of(ROOT / 'launch' / NODE))
             given = re.findall(r'(\w+):=', rest)
             assert set(given) <= known, (document.name, file)
             seen += 1

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, packaged
+from adpc_ros.ros.shared_memory import profile_variables
 
 _DOMAINS = 100  # 1 to 100 are free of the ports that Linux hands out
 
@@ -21,5 +22,4 @@ def isolated(environment: Mapping[str, str]) -> dict[str, str]:
     result = dict(environment)
     result['ROS_DOMAIN_ID'] = environment.get('ADPC_DOMAIN_ID', str(1 + os.getpid() % _DOMAINS))
     result['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    result['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(packaged(FASTDDS_PROFILE))
-    return result
+    return result | profile_variables(packaged(FASTDDS_PROFILE))

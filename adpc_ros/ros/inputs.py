@@ -84,6 +84,10 @@ class Inputs:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
 
+    def cameras(self) -> int:
+        """Count who publishes images, as far as they have been found."""
+        return self._node.count_publishers(self._node.resolve_topic_name('~/input/image'))
+
     def _subscribe(
         self, kind: type, topic: str, callback: Callable[[Any], None], **quality: Any
     ) -> None:
