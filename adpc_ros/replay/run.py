@@ -66,6 +66,7 @@ def simulate(
     parameters: Parameters,
     exit_s: Sequence[float],
     out: OutputBag,
+    quiet: bool = False,
 ) -> Replayed:
     """
     Replay under the simulated clock and write the output bag; nothing but records is kept.
@@ -74,6 +75,7 @@ def simulate(
         are not looked at.
     :param exit_s: seconds that each exit takes after the one before.
     :param out: written and closed.
+    :param quiet: show no progress, on a terminal neither.
     :raises ValueError: if the durations do not fit the network, or the bag turns out to be broken.
     """
     threads = parameters.threads or core_count()
@@ -135,7 +137,8 @@ def simulate(
         )
 
     def arrivals() -> Iterator[Arrival]:
-        with tqdm(total=source.count, desc='replay', disable=None) as progress:
+        off = True if quiet else None  # None: unless it is a terminal
+        with tqdm(total=source.count, desc='replay', disable=off) as progress:
             for arrival in source:
                 if isinstance(arrival, UrgencyArrival):
                     urgencies.append(Urgent(arrival.time_ns, arrival.level.name))
