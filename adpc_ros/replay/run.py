@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -137,8 +138,8 @@ def simulate(
         )
 
     def arrivals() -> Iterator[Arrival]:
-        off = True if quiet else None  # None: unless it is a terminal
-        with tqdm(total=source.count, desc='replay', disable=off) as progress:
+        bar = nullcontext() if quiet else tqdm(total=source.count, desc='replay', disable=None)
+        with bar as progress:
             for arrival in source:
                 if isinstance(arrival, UrgencyArrival):
                     urgencies.append(Urgent(arrival.time_ns, arrival.level.name))
@@ -146,7 +147,7 @@ def simulate(
                     calibrations.append(arrival)
                     continue
                 yield arrival
-                if isinstance(arrival, FrameArrival):
+                if progress is not None and isinstance(arrival, FrameArrival):
                     progress.update()
 
     try:
