@@ -28,7 +28,7 @@ Work = Callable[[Sequence[Job]], Generator[Verdict, None, None]]
 @contextmanager
 def working_in(folder: Path) -> Iterator[None]:
     """
-    Hold the folder of all results, so that no other driver works there; remove what was left.
+    Hold the folder of all results, so that no other driver works there; nothing partial is left.
 
     :param folder: made if it is missing.
     :raises ValueError: if another driver holds it.
@@ -41,9 +41,17 @@ def working_in(folder: Path) -> Iterator[None]:
             raise ValueError(f'--out: another replay works in {folder}') from None
         except OSError as error:  # file systems without locks
             log.warning('%s: not locked against another replay: %s', folder, error)
-        for partial in (folder / DRIVES).glob('.*.partial'):
-            shutil.rmtree(partial, ignore_errors=True)
-        yield
+        _clear(folder)
+        try:
+            yield
+        finally:
+            _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what processes that were killed have left."""
+    for partial in (folder / DRIVES).glob('.*.partial'):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def run_jobs(jobs: Sequence[Job], work: Work) -> dict[str, Verdict]:
