@@ -44,7 +44,7 @@ class Confusion:
         return float(mean_iou(self.matrix))
 
 
-def mean_iou(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
+def mean_iou(matrices: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
     """
     Give the mean intersection over union of each confusion matrix.
 

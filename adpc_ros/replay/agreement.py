@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adpc_ros.class_file import table_for
 from adpc_ros.drive import by_number
 from adpc_ros.label_table import CITYSCAPES_FORMS, LabelTable
@@ -180,15 +183,16 @@ def judge(
     by_stamp: bool,
     namespace: str = NAMESPACE,
     scale: int = 1,
-) -> float:
+) -> NDArray[np.int64]:
     """
-    Give the mIoU (0 to 1) of the published masks of labelled frames.
+    Judge the published masks of labelled frames.
 
     :param records: of all frames.
     :param labels: values that are no class are not judged.
     :param by_stamp: files are named by the frame's stamp in nanoseconds; else the n-th file,
         numbers in names by value, is of the n-th frame received.
     :param scale: pixels of a label for one of the masks, along an edge.
+    :return: (K, K) counts of (labelled class, predicted class).
     :raises ValueError: if there are more labels than frames, one has another size than its mask,
         or none is of a frame with a mask.
     """
@@ -217,7 +221,6 @@ def judge(
                 )
             confusion.add(label, mask)
             judged += 1
-    miou = confusion.mean_iou()
-    if math.isnan(miou):
+    if math.isnan(confusion.mean_iou()):
         raise ValueError(f'{folder}: expected labels of frames with a mask, {judged} fit')
-    return miou
+    return confusion.matrix

@@ -1,0 +1,1 @@
+"""Replay of many bags: on Ray or in processes, resumed where it was stopped."""
