@@ -40,6 +40,7 @@ def test_launch_and_configuration_are_installed() -> None:
         'launch/two_cameras.launch.py',
         'config/adpc.foxglove.json',
         'config/adpc.param.yaml',
+        'config/examples/nav2_costmap.yaml',
         'config/label_points.param.yaml',
         'config/fastdds_shared_memory.xml',
         'msg/SegmentationStatus.msg',
@@ -47,6 +48,8 @@ def test_launch_and_configuration_are_installed() -> None:
         'package.xml',
     ):
         assert (SHARE / file).is_file(), file
+    for script in (ROOT / 'scripts').iterdir():
+        assert os.access(NODE.with_name(script.name), os.X_OK), script.name
     assert (SHARE / 'weights').is_dir()
     assert (SHARE / WEIGHTS).exists() == (ROOT / WEIGHTS).exists()
 
