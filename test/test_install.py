@@ -40,6 +40,7 @@ def test_launch_and_configuration_are_installed() -> None:
         'launch/two_cameras.launch.py',
         'config/adpc.foxglove.json',
         'config/adpc.param.yaml',
+        'config/adpc.rviz',
         'config/examples/nav2_costmap.yaml',
         'config/label_points.param.yaml',
         'config/fastdds_shared_memory.xml',
