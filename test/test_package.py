@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterable
 
@@ -123,3 +125,35 @@ def test_the_changelog_is_one_that_release_tools_read() -> None:
     first, *released = [version for version, *_ in changelog.foreach_version()]
     assert first in ('forthcoming', parsed.version)
     assert parsed.version in (first, *released)
+
+
+def test_the_quality_declaration_claims_what_is_there() -> None:
+    text = (ROOT / 'QUALITY_DECLARATION.md').read_text()
+    assert re.findall(r'\*\*quality\s+level (\d)\*\*', text) == ['4']
+    links = re.findall(r'\]\(([^)#:]+)\)', text)
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [int(n) for n in re.findall(r'^## .*\((\d)\)$', text, re.MULTILINE)] == [*range(1, 8)]
+    assert all(name in text for name in FROM_PIP & imported('adpc_ros'))
+
+
+DOCKERFILE = ROOT / 'docker' / 'Dockerfile'
+
+
+def test_the_dockerfile_has_no_findings() -> None:
+    linter = shutil.which('hadolint')
+    if linter is None:
+        pytest.skip('hadolint is not installed; its wheels are for x86-64')
+    result = subprocess.run([linter, '--no-color', DOCKERFILE], capture_output=True, text=True)
+    assert (result.returncode, result.stdout + result.stderr) == (0, '')
+
+
+def test_the_dockerfile_names_what_is_there() -> None:
+    text = DOCKERFILE.read_text()
+    groups = re.findall(r'pyproject\.toml:([\w-]+)', text)
+    assert groups == ['runtime', 'ros-installed']  # as tools/set_up.py, but for the tests'
+    pyproject = (ROOT / 'pyproject.toml').read_text()
+    assert all(f'\n{group} = [' in pyproject for group in groups)
+    (launched,) = re.findall(r'ros2 launch adpc_ros (\S+)', text)
+    assert (ROOT / 'launch' / launched).is_file()
+    assert 'FROM ros:jazzy' in text and '/opt/ros/jazzy/' in text
