@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from catkin_pkg.changelog import get_changelog_from_path
@@ -117,6 +118,33 @@ def test_the_licences_are_files_that_exist() -> None:
     }
     assert 'Apache License' in (ROOT / 'LICENSE').read_text()
     assert '**non-commercial use only**' in (ROOT / 'weights' / 'README.md').read_text()
+
+
+def sources() -> list[Path]:
+    """Give every file of source text; those that were built or installed here are none."""
+    folders = ('adpc_ros', 'docker', 'launch', 'scripts', 'src', 'test', 'tools')
+    files = [path for folder in folders for path in (ROOT / folder).rglob('*')]
+    files += [ROOT / name for name in ('.ci/run', 'CMakeLists.txt', 'Makefile', 'env.sh')]
+    named = ('CMakeLists.txt', 'Dockerfile', 'Makefile', 'run')
+    kinds = ('.cmake', '.cpp', '.h', '.py', '.sh')
+    return [
+        path
+        for path in files
+        if path.suffix in kinds or path.name in named or path.parent == ROOT / 'scripts'
+    ]
+
+
+def test_every_source_file_says_its_licence() -> None:
+    line = 'SPDX-License-Identifier: Apache-2.0'
+    wrong = []
+    for path in sources():
+        mark = '//' if path.suffix in ('.cpp', '.h') else '#'
+        head = path.read_text().splitlines()[:2]
+        place = 1 if head and head[0].startswith('#!') else 0
+        if head[place : place + 1] != [f'{mark} {line}']:
+            wrong.append(str(path.relative_to(ROOT)))
+    assert len(sources()) > 200
+    assert wrong == [], f'expected "{line}" in the first line, or behind #!, of these files'
 
 
 def test_the_changelog_is_one_that_release_tools_read() -> None:
