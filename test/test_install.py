@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What lies in install/ is what a vehicle gets, so it must do without the repository."""
 
 from __future__ import annotations

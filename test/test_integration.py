@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What docs/integration.md says is so."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be said of launch files and layouts where launch, Foxglove, RViz are not installed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Autoware's minimal risk manoeuvres as urgency."""
 
 from __future__ import annotations

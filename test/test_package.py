@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What package.xml and the files beside it say of the package is so."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """
 Autoware's minimal risk manoeuvres as urgency: MrmState in, adpc_ros/Urgency out.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The start of a node's process: an error in its arguments gives one line."""
 
 from __future__ import annotations
