@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # make demo, make test: one command each, on a machine with Python 3.10+, CMake and a C++ compiler.
 SHELL := /bin/bash
 PYTHON ?= python3

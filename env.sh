@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Puts a shell (bash or zsh) into the built environment:  . ./env.sh
 # May be sourced from anywhere, and more than once. ROS=kilted chooses the environment that
 # make setup ROS=kilted made, of wheels of that distribution; Jazzy's is the default.

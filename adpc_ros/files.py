@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How files are written whose readers must never see half of one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Start the segmentation node: ros2 launch adpc_ros adpc.launch.py [argument:=value ...].
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Label point clouds: ros2 launch adpc_ros label_points.launch.py [argument:=value ...].
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Play a bag to the node and record what it says: ros2 launch adpc_ros replay.launch.py bag:=FOLDER.
 

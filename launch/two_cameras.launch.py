@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Two cameras, a node for each: ros2 launch adpc_ros two_cameras.launch.py [argument:=value ...].
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stands in for ``ros2``, of which there are no wheels: bag record, bag play, service call."""
 
 from __future__ import annotations

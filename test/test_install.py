@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What lies in install/ is what a vehicle gets, so it must do without the repository."""
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def test_launch_and_configuration_are_installed() -> None:
         'launch/two_cameras.launch.py',
         'config/adpc.foxglove.json',
         'config/adpc.param.yaml',
+        'config/adpc.rviz',
+        'config/examples/nav2_costmap.yaml',
         'config/label_points.param.yaml',
         'config/fastdds_shared_memory.xml',
         'msg/SegmentationStatus.msg',
@@ -48,6 +51,8 @@ def test_launch_and_configuration_are_installed() -> None:
         'package.xml',
     ):
         assert (SHARE / file).is_file(), file
+    for script in (ROOT / 'scripts').iterdir():
+        assert os.access(NODE.with_name(script.name), os.X_OK), script.name
     assert (SHARE / 'weights').is_dir()
     assert (SHARE / WEIGHTS).exists() == (ROOT / WEIGHTS).exists()
 

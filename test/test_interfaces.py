@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Every input, output and live parameter of the node, over real DDS.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ctrl-C at any instant, once or twice: one clean end for every process of the package."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launch file of the node for clouds, where launch is installed."""
 
 from __future__ import annotations

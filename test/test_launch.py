@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launch files, where launch is installed: arguments, commands, a node really started."""
 
 from __future__ import annotations

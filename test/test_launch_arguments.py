@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is wrong with an argument of a launch file is one line that names it."""
 
 from __future__ import annotations

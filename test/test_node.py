@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node in its own process, over real DDS: the contract that integrators rely on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameters: what is valid, what can change when, and what a node says about them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m adpc_ros replay``: bags in, bags, reports and exit statuses out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What replay.launch.py starts beside the node; a stand-in plays and records, as ros2 would."""
 
 from __future__ import annotations

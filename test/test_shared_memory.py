@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shared memory of Fast DDS: which profile counts, and what is said where it cannot work."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node starts, segments a frame over DDS and answers: what every distribution must do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Build the environment: .venv with everything pinned in pyproject.toml, and the messages.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``replay``: a recorded drive through the node, simulated or live, as a regression test."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``replay --manifest``: many bags at once, and one report over all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 A drive of a fleet as a job: what decides its result, where that lies, and the work itself.
 

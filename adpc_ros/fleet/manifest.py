@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A manifest: which bags are replayed, and what is expected of each (YAML)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Jobs on a Ray cluster. The only place that imports Ray."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report over all drives: one HTML file with the pictures in it, and the numbers as JSON."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replay a fleet: what is done already is found, the rest is run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many drives in numbers: counts, and agreement and accuracy with their intervals."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Run a process of a graph: ``python -m adpc_ros.graph MODULE ARGUMENT...`` calls MODULE's main().
 

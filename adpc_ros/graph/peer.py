@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node that talks to a segmentation node: how it joins, finds the other, waits and leaves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes that make up a graph: started together, interrupted together, each with its log."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accuracy of masks, and whether their confidence can be believed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which files make up a recording: what they hold counts, and metadata.yaml only for the names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masks of a replay beside those of an earlier one, and beside labels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One drive of a replay: from its settings to the output bag and to what came of it."""
 
 from __future__ import annotations

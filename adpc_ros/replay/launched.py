@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Play a bag to a node that is there already, and record what it says: what replay.launch.py starts.
 

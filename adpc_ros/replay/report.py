@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report of a replay: one HTML file with its plots in it, and the numbers as JSON."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A replay from its bag to its output bag, simulated."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A replay in numbers, for people and for machines."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a replay comes to, as an exit status and as JUnit XML."""
 
 from __future__ import annotations

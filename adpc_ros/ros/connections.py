@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the diagnostics name the counts of a node: of frames, and of who is connected to it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the node says of itself on /diagnostics, once a second."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An isolated ROS graph: demo, tests and benchmarks never reach a vehicle's."""
 
 from __future__ import annotations

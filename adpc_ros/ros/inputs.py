@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the node listens to: camera images, calibration and urgency; callbacks store or signal."""
 
 from __future__ import annotations

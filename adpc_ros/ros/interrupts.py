@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 How SIGINT and SIGTERM end a process: once and cleanly, whatever it is doing.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Arguments of the launch files: what there are, and how their texts become values.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What rclpy's managed node lacks."""
 
 from __future__ import annotations

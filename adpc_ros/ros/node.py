@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """
 The segmentation node: frames and urgency in, the latest exit's mask out.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes whose parameters a dataclass describes: declared, read, judged and warned of alike."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the node says: mask, confidence and status of each frame, and what goes with them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameters as fields of a dataclass: type, default, range and meaning, and their checks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters: type, default, range, meaning and when they count, in this one place."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Fast DDS's shared memory: which profile counts, what it needs, and what to do if that is missing.
 

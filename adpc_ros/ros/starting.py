@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The process of a node: an error in its arguments is one line, an interrupt a clean end."""
 
 from __future__ import annotations
