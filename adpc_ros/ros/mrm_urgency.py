@@ -9,22 +9,22 @@ node starts: nothing else of this package needs them.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import importlib
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
-import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 
 from adpc_ros.msg import Urgency
+from adpc_ros.ros.interrupts import Interrupts
 from adpc_ros.ros.node_parameters import ParameterNode
 from adpc_ros.ros.parameter_fields import check, field
-from adpc_ros.ros.starting import StartError, parameter_files, start
+from adpc_ros.ros.starting import StartError, parameter_files, run, spin
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime.scheduler import Level
 
@@ -182,22 +182,23 @@ def mrm_state() -> Any:
         ) from error
 
 
+def _work(node: MrmUrgencyNode, interrupts: Interrupts, args: list[str] | None) -> int:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        for text in node.complaints(parameter_files(args)):
+            node.get_logger().warning(text)
+        spin(executor, interrupts)
+    finally:
+        executor.shutdown()
+    return 0
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit status."""
-    try:
-        message_type = mrm_state()
-        node = start(lambda: MrmUrgencyNode(message_type), args)
-    except StartError as error:
-        print(f'mrm_urgency: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 0
-    for text in node.complaints(parameter_files(args)):
-        node.get_logger().warning(text)
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        rclpy.spin(node)
-    rclpy.try_shutdown()
-    return 0
+    return run(
+        *('mrm_urgency', lambda: MrmUrgencyNode(mrm_state()), partial(_work, args=args), args)
+    )
 
 
 if __name__ == '__main__':
