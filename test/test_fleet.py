@@ -7,6 +7,7 @@ import ast
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ from adpc_ros.ros.parameters import Parameters
 
 BAGS = 40
 EXIT_S = '0.03,0.03,0.03,0.03'
-SECONDS = 100.0  # for a driver to end
+SECONDS = 300.0  # for a driver to go on, or to end
 
 
 @pytest.fixture(scope='module')
@@ -126,12 +127,9 @@ def descendants(pid: int) -> Iterator[tuple[int, bytes]]:
 
 
 def workers() -> list[int]:
-    """Give the processes of this test that replay."""
-    return [
-        pid
-        for pid, line in descendants(os.getpid())
-        if b'spawn_main' in line or (line.startswith(b'ray::') and b'IDLE' not in line)
-    ]
+    """Give the processes of this test that replay; those of Ray are called as their task is."""
+    replays = re.compile(rb'spawn_main|ray::\S+-[0-9a-f]{16}')
+    return [pid for pid, line in descendants(os.getpid()) if replays.search(line)]
 
 
 def until(true: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
@@ -165,6 +163,7 @@ def cluster() -> Iterator[str]:
     cluster.shutdown()
 
 
+@pytest.mark.timeout(600)  # for a busy machine
 @pytest.mark.parametrize('where', ['processes', 'ray'])
 def test_workers_and_drivers_that_are_killed_lose_and_change_no_result(
     tmp_path: Path,
@@ -195,7 +194,7 @@ def test_workers_and_drivers_that_are_killed_lose_and_change_no_result(
                 os.kill(pid, signal.SIGKILL)
 
     with driving(arguments, log) as driver:
-        kill_workers(RETRIES - 1, driver)
+        kill_workers(RETRIES - 1 if where == 'ray' else 1, driver)
         until(lambda: len(done()) > BAGS // 4, driver)
         time.sleep(chance.uniform(0, 0.3))
         driver.kill()

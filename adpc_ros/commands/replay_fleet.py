@@ -161,7 +161,7 @@ class _Prepared:
         :raises ValueError: if one is wrong; says which drive.
         """
         from adpc_ros.commands.replay import settings_of
-        from adpc_ros.fleet.jobs import make_job
+        from adpc_ros.fleet.jobs import OUT, make_job
         from adpc_ros.replay import drive
 
         options = self._options
@@ -178,12 +178,14 @@ class _Prepared:
                 labels=listed.labels,
                 expect=listed.expect or options.expect,
             )
-            settings.output(folder / 'out.mcap')
-            drive.expected(settings)
-            if listed.labels is not None:
-                self._check_labels(listed.labels, weights)
+            settings.output(folder / OUT)
             network = self._load(weights).identity
-            return make_job(listed.name, settings, network, self._digest(weights), folder)
+            job = make_job(listed.name, settings, network, self._digest(weights), folder)
+            if not job.folder.exists():  # else they have served already
+                drive.expected(settings)
+                if listed.labels is not None:
+                    self._check_labels(listed.labels, weights)
+            return job
         except (OSError, ValueError) as error:
             raise ValueError(f'{options.manifest}: {listed.name}: {error}') from error
 
