@@ -19,7 +19,7 @@ FORBIDDEN = {
     'network': rf'{ROS}|adpc_ros\.(?!(files|labels|yaml_file)(\.|$)|network)\w+',
     'runtime': rf'{ROS}|adpc_ros\.(msg|ros|learning|graph)',
     'learning': rf'{ROS}|adpc_ros\.(msg|ros|graph)',
-    'graph': r'adpc_ros\.(?!graph|msg|ros|runtime)\w+',
+    'graph': r'adpc_ros\.(?!graph|msg|progress|ros|runtime)\w+',
     'recording': (
         r'rclpy|\w+_msgs|'
         r'adpc_ros\.(?!recording|yaml_file|ros\.(packaged|message_types))[\w.]+'
