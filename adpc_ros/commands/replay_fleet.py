@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adpc_ros.commands.options import check_outputs, write_json
+from adpc_ros.commands.replay_options import inputs_of, parameters_of, settings_of, weights_of
 
 if TYPE_CHECKING:
     from adpc_ros.fleet.jobs import Job
@@ -35,7 +36,6 @@ def replay_fleet(options: argparse.Namespace) -> Sequence[Verdict]:
     :raises OSError: if a file cannot be opened.
     :raises ValueError: if an option, the manifest or a file that it names is wrong.
     """
-    from adpc_ros.commands.replay import inputs_of
     from adpc_ros.fleet import manifest, report, summary
     from adpc_ros.fleet.jobs import DRIVES
     from adpc_ros.fleet.run import run_jobs, working_in
@@ -102,7 +102,6 @@ class _Prepared:
     """What drives have in common is read once, and checked before the work begins."""
 
     def __init__(self, options: argparse.Namespace, listed: Sequence[Listed]) -> None:
-        from adpc_ros.commands.replay import parameters_of, weights_of
         from adpc_ros.fleet.report import earlier_outputs
         from adpc_ros.network import checkpoint
         from adpc_ros.replay import settings
@@ -160,7 +159,6 @@ class _Prepared:
         :raises OSError: if a file cannot be opened.
         :raises ValueError: if one is wrong; says which drive.
         """
-        from adpc_ros.commands.replay import settings_of
         from adpc_ros.fleet.jobs import OUT, make_job
         from adpc_ros.replay import drive
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from adpc_ros.recording.files import METADATA, stored_in
+from adpc_ros.recording.files import METADATA, is_stored, stored_in
 from adpc_ros.yaml_file import fields_of, read_mapping
 
-_FILES = ('.mcap', '.db3', '.zstd')
 _MAGIC = '*?['
 
 
@@ -159,7 +158,7 @@ def files_of(bag: Path) -> list[Path]:
         return files
     if not bag.is_file():
         raise ValueError(f'{expected}, {_found(bag)}')
-    if bag.suffix not in _FILES:
+    if not is_stored(bag):
         raise ValueError(f'{expected}, found another file')
     return [bag]
 

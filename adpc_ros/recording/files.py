@@ -50,10 +50,15 @@ def files_of(path: Path) -> list[Path]:
     return _listed_files(path, names, found, present)
 
 
+def is_stored(path: Path) -> bool:
+    """Tell whether there is a file that holds messages, by its name alone."""
+    return path.is_file() and _STORAGE.search(path.name) is not None
+
+
 def stored_in(folder: Path) -> list[Path]:
     """List the files in a folder that hold messages, by their names alone, in order."""
     return sorted(
-        (file for file in folder.iterdir() if file.is_file() and _STORAGE.search(file.name)),
+        (file for file in folder.iterdir() if is_stored(file)),
         key=lambda file: (len(file.name), file.name),  # bag_9 before bag_10
     )
 
