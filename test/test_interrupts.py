@@ -11,6 +11,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from ament_index_python.packages import get_package_prefix
@@ -25,6 +26,9 @@ BLOCKS = 'block-signal' in (PROGRAMS / 'segmentation_node').read_text().splitlin
 LATEST_S = 3.0
 AGAIN_S = 0.6  # at most until the second one
 AT_ONCE = 3  # processes
+DOMAINS: SimpleQueue[str] = SimpleQueue()
+for _place in range(AT_ONCE):
+    DOMAINS.put(str(1 + (os.getpid() + 33 * (_place + 1)) % 100))
 SEED = random.randrange(1000)
 NOT_ITS_FAULT_S = 0.0 if BLOCKS else 0.5  # while Python itself starts
 IDENTITY = '0.0,0.0,0.0,0.0,0.0,0.0,1.0'
@@ -45,8 +49,14 @@ def instants(count: int) -> list[tuple[float, float | None]]:
 
 def interrupted(command: list[str], first_s: float, again_s: float | None) -> tuple[int, str, str]:
     """Give exit status, what it said and what it left of its shared memory."""
+    domain = DOMAINS.get()  # where no other one is, whose memory it would open
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace'
+        command,
+        env={**os.environ, 'ROS_DOMAIN_ID': domain},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors='replace',
     )
     time.sleep(first_s)
     maps = Path(f'/proc/{process.pid}/maps').read_text()
@@ -55,6 +65,7 @@ def interrupted(command: list[str], first_s: float, again_s: float | None) -> tu
         time.sleep(again_s)
         process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
+    DOMAINS.put(domain)
     segments = set(re.findall(r'/dev/shm/fast\w+_[0-9a-f]{16}\b', maps))
     return process.returncode, said, ' '.join(s for s in segments if Path(s).exists())
 

@@ -20,7 +20,7 @@ from shared import ROOT
 
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
-from adpc_ros.replay.launched import parsed
+from adpc_ros.replay.launched_arguments import parsed
 from adpc_ros.ros.shared_memory import PROFILE_VARIABLES
 
 REASON = 'launch and launch_ros come with an installed ROS 2, there are no wheels'

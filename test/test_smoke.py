@@ -41,7 +41,9 @@ def test_a_frame_gives_a_mask_a_confidence_and_a_status(client: Client, node: No
     for message in (client.masks[0], client.confidences[0], client.statuses[0]):
         assert message.header == sent.header
     assert (client.masks[0].height, client.masks[0].width) == (sent.height, sent.width)
-    assert 'WARN' not in node.log(), node.log()
+    warnings = [line for line in node.log().splitlines() if 'WARN' in line]
+    # Kilted names both variables, of which it reads the newer one: Jazzy needs the other
+    assert [line for line in warnings if 'FASTRTPS_DEFAULT_PROFILES_FILE' not in line] == []
 
 
 def test_parameters_are_read_set_and_refused(client: Client) -> None:

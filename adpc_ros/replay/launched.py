@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from adpc_ros.ros.interrupts import end_at_once
 
@@ -23,10 +22,10 @@ if __name__ == '__main__':
 
 from diagnostic_msgs.msg import DiagnosticArray
 
-from adpc_ros.bag import image_topics
 from adpc_ros.graph.peer import Peer, joined
 from adpc_ros.graph.processes import Process
 from adpc_ros.recording.reader import Recording
+from adpc_ros.replay.launched_arguments import Failure, check, parsed, say
 from adpc_ros.ros.connections import CAMERAS, DROPPED, RECEIVED, SEGMENTED, subscribers
 
 INTERRUPTED = 130  # exit status: it did not come to its end
@@ -38,56 +37,6 @@ _DRAIN_S = 60.0  # for the node to finish what it has received
 _CALL_S = 30.0
 _LOOK_S = 0.5  # between looks for the node
 _QUIET = 2  # diagnostics in a row without a frame in flight or a new one: all is out
-
-
-class Failure(Exception):
-    """Why a replay is none, in one line."""
-
-
-def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the arguments; exits with a message if they are wrong."""
-    parser = argparse.ArgumentParser('replay_bag', description=__doc__.split('\n')[1])
-    parser.add_argument('--bag', type=Path, required=True)
-    parser.add_argument('--output', type=Path, required=True, help='bag to be written')
-    parser.add_argument('--storage', default='mcap', choices=('mcap', 'sqlite3'))
-    parser.add_argument('--rate', type=float, default=1.0)
-    parser.add_argument('--node', required=True, help='name of the node, as /front/adpc')
-    parser.add_argument('--image', required=True, help='topic of the camera images')
-    parser.add_argument('--outputs', nargs=3, required=True, help='mask, confidence, status')
-    parser.add_argument('--play', nargs='*', default=[], help='further topics to be played')
-    parser.add_argument('--record', nargs='*', default=[], help='further topics to be recorded')
-    parser.add_argument('--timeout', type=float, default=120.0, help='for all to be there, s')
-    own = list(arguments)  # launch_ros appends ROS arguments, though there may be none
-    chosen = parser.parse_args(own[: own.index('--ros-args')] if '--ros-args' in own else own)
-    for name in ('rate', 'timeout'):
-        if not 0 < getattr(chosen, name) < float('inf'):
-            parser.error(f'--{name}: expected a number above 0, got {getattr(chosen, name)}')
-    return chosen
-
-
-def check(chosen: argparse.Namespace) -> list[str]:
-    """
-    Look at what can be known before anything is started.
-
-    :return: types of the image topic in the bag; empty if nothing here can read bags, which is
-        warned of.
-    :raises Failure: if the output is there already, the bag cannot be read or has no such images.
-    """
-    if chosen.output.exists():
-        raise Failure(f'output: expected no file or folder of this name, got {chosen.output}')
-    try:
-        recording = Recording(chosen.bag)
-        topics = image_topics(recording, chosen.image)
-        if not recording.count(topics):
-            raise Failure(
-                f'bag: {chosen.bag}: expected images on {chosen.image}, found no message'
-            )
-    except ImportError as error:
-        say(f'the bag is not looked at before it is played: {error}')
-        return []
-    except (OSError, ValueError) as error:
-        raise Failure(f'bag: {error}') from error
-    return sorted({topic.kind for topic in topics})
 
 
 class Replay:
@@ -124,7 +73,7 @@ class Replay:
             say('recorder and node have subscribed: the bag is played')
             self._before = dict(self._counts)
             self._resume()
-            self._wait(lambda: '' if play.ended else 'the bag is still played', None, '')
+            self._wait_for_end(play)
             self._check_ended(play)
             self._processes.remove(play)
             self._quiet = 0
@@ -174,12 +123,12 @@ class Replay:
     def _resume(self) -> None:
         command = ['ros2', 'service', 'call', *RESUME]
         call = self._start('call of the player', command)
-        self._wait(
-            lambda: '' if call.ended else f'{RESUME[0]} does not answer', _CALL_S, 'no play'
-        )
-        self._processes.remove(call)
-        if call.end(_END_S):
-            raise Failure(f'{RESUME[0]} cannot be called, status {call.process.returncode}')
+        try:
+            self._wait_for_end(call, _CALL_S)
+            self._check_ended(call)
+        finally:
+            self._processes.remove(call)
+            call.kill()  # interrupted, it would say a lot
 
     def _check_ended(self, process: Process) -> None:
         try:
@@ -202,15 +151,27 @@ class Replay:
 
     # The graph
 
-    def _wait(self, missing: Callable[[], str], timeout_s: float | None, what: str) -> None:
+    def _wait_for_end(self, process: Process, timeout_s: float = sys.maxsize) -> None:
+        def missing() -> str:
+            return '' if process.ended else f'the {process.name} still runs'
+
+        self._wait(missing, timeout_s, 'no end', process)
+
+    def _wait(
+        self,
+        missing: Callable[[], str],
+        timeout_s: float,
+        what: str,
+        may_end: Process | None = None,
+    ) -> None:
         """
         Wait until nothing is missing any more.
 
-        :raises Failure: if time is over, a process ends before, or the node is gone.
+        :param may_end: the one process that may end meanwhile.
+        :raises Failure: if time is over, another process ends before, or the node is gone.
         """
         interrupts = self._peer.interrupts
         assert interrupts is not None
-        left = sys.maxsize if timeout_s is None else timeout_s
         text = ''
 
         def over() -> bool:
@@ -218,15 +179,15 @@ class Replay:
             interrupts.check()
             text = missing()
             if text:
-                self._check_all_run()
+                self._check_all_run(may_end)
             return not text
 
-        if not self._peer.wait(over, left):
-            raise Failure(f'{what} within {left:g} s: {text}')
+        if not self._peer.wait(over, timeout_s):
+            raise Failure(f'{what} within {timeout_s:g} s: {text}')
 
-    def _check_all_run(self) -> None:
+    def _check_all_run(self, may_end: Process | None) -> None:
         for process in self._processes:
-            if process.ended:
+            if process.ended and process is not may_end:
                 self._check_ended(process)
                 raise Failure(f'the {process.name} ended too early')
         if time.monotonic() < self._next_look_s:
@@ -310,11 +271,6 @@ class Replay:
         if recorded < masks:
             say(f'{output}: only {recorded} of {masks} masks were recorded')
         say(f'{received} frames received, {masks} masks; recorded in {output}')
-
-
-def say(text: str) -> None:
-    """Write a line to stderr."""
-    print(f'adpc_ros: {text}', file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
