@@ -257,3 +257,26 @@ def test_a_camera_without_a_node_says_so(peer: Peer, monkeypatch: pytest.MonkeyP
     camera.play([Frame(0.0, 'a'), Answer(0.1, needed=False)])
     with pytest.raises(TimeoutError, match='the node gave no mask within'):
         camera.play([Frame(0.0, 'a'), Answer(0.1)])
+
+
+def test_processes_that_run_at_the_same_time_have_domains_of_their_own() -> None:
+    code = """
+from adpc_ros.ros.domain import take_domain
+print(*map(take_domain, (7, 7, 8)), flush=True)
+input()
+"""
+    both = [
+        subprocess.Popen(
+            [sys.executable, '-c', code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    taken = [process.stdout.readline().split() for process in both if process.stdout]
+    for process in both:
+        process.communicate('\n', timeout=60)
+    assert taken[0][0] == taken[0][1], 'it is taken once'
+    assert len({*taken[0], *taken[1]}) == 4
+    assert all(1 <= int(domain) <= 100 for domains in taken for domain in domains)

@@ -20,6 +20,7 @@ from networks import random_network
 
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
+from adpc_ros.ros.domain import take_domain
 
 PROGRAMS = Path(get_package_prefix('adpc_ros')) / 'lib' / 'adpc_ros'
 BLOCKS = 'block-signal' in (PROGRAMS / 'segmentation_node').read_text().splitlines()[0]
@@ -28,7 +29,7 @@ AGAIN_S = 0.6  # at most until the second one
 AT_ONCE = 3  # processes
 DOMAINS: SimpleQueue[str] = SimpleQueue()
 for _place in range(AT_ONCE):
-    DOMAINS.put(str(1 + (os.getpid() + 33 * (_place + 1)) % 100))
+    DOMAINS.put(str(take_domain(os.getpid() + 33 * (_place + 1))))
 SEED = random.randrange(1000)
 NOT_ITS_FAULT_S = 0.0 if BLOCKS else 0.5  # while Python itself starts
 IDENTITY = '0.0,0.0,0.0,0.0,0.0,0.0,1.0'
