@@ -347,6 +347,16 @@ def test_wrong_options_are_said_before_the_work(
     assert not (tmp_path / 'out').exists()
 
 
+def test_a_cluster_that_does_not_answer_is_said_at_once(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bag(tmp_path / 'a', [Shot(0)])
+    path = tmp_path / 'm.yaml'
+    path.write_text('drives: [{bag: a}]')
+    assert main(command(path, weights, tmp_path / 'out', '--ray', '127.0.0.1:1')) == 2
+    assert '--ray: expected a Ray cluster at 127.0.0.1:1, none answers' in capsys.readouterr().err
+
+
 @pytest.fixture
 def job(tmp_path: Path, weights: Path) -> Job:
     bag = write_bag(tmp_path / 'bag', [Shot(0), Shot(400)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -15,6 +16,7 @@ from adpc_ros.replay.verdicts import Status, Verdict, verdict
 log = logging.getLogger(__name__)
 
 LOCAL = 'local'
+_ANSWER_S = 20.0  # for a cluster to answer
 _WAITING = 1000  # tasks handed over at once, if there is no limit
 _STORE_BYTES = 100 * 2**20  # of a cluster that is started here: nothing but verdicts is kept
 
@@ -48,11 +50,24 @@ def on_ray(
             **quiet,
         )
     else:
+        _check(address)
         ray.init(address, **quiet)
     try:
         yield from _run(ray, iter(jobs), most or _WAITING)
     finally:
         ray.shutdown()
+
+
+def _check(address: str) -> None:
+    """Raise ConnectionError at once where Ray would try for minutes."""
+    host, _, port = address.removeprefix('ray://').rpartition(':')
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), _ANSWER_S).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(
+                f'--ray: expected a Ray cluster at {address}, none answers: {error}'
+            ) from error
 
 
 def _ray() -> Any:
