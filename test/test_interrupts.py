@@ -42,8 +42,10 @@ def instants(count: int) -> list[tuple[float, float | None]]:
     ]
 
 
-def interrupted(command: list[str], first_s: float, again_s: float | None) -> tuple[int, str, str]:
-    """Give exit status, what it said and what it left of its shared memory."""
+def interrupted(
+    command: list[str], first_s: float, again_s: float | None
+) -> tuple[int, str, set[str]]:
+    """Give exit status, what it said, and shared memory that it had or saw of the others."""
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace'
     )
@@ -54,8 +56,7 @@ def interrupted(command: list[str], first_s: float, again_s: float | None) -> tu
         time.sleep(again_s)
         process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
-    segments = set(re.findall(r'/dev/shm/fast\w+_[0-9a-f]{16}\b', maps))
-    return process.returncode, said, ' '.join(s for s in segments if Path(s).exists())
+    return process.returncode, said, set(re.findall(r'/dev/shm/fast\w+_[0-9a-f]{16}\b', maps))
 
 
 @pytest.mark.parametrize('program, status', [('segmentation_node', 0), ('label_points_node', 0)])
@@ -90,7 +91,8 @@ def check(command: list[str], status: int, count: int) -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         runs = [(each, pool.submit(interrupted, command, *each)) for each in instants(count)]
     for each, run in runs:
-        got, said, left = run.result()
+        got, said, segments = run.result()
+        left = [segment for segment in segments if Path(segment).exists()]  # all have ended
         told = f'seed {SEED}, after {each} s: status {got}, left {left!r}\n{said}'
         assert got == status and 'Traceback' not in said and not left, told
         assert 'cannot' not in said and 'rror' not in said, told
