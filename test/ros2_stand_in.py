@@ -159,4 +159,7 @@ def install(folder: Path) -> None:
 
 if __name__ == '__main__':
     commands = {('bag', 'record'): record, ('bag', 'play'): play, ('service', 'call'): call}
-    sys.exit(commands[sys.argv[1], sys.argv[2]](sys.argv[3:]))
+    try:
+        sys.exit(commands[sys.argv[1], sys.argv[2]](sys.argv[3:]))
+    except KeyboardInterrupt:  # as the real ones, without a word
+        sys.exit(130)
