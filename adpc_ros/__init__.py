@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Anytime semantic segmentation for ROS 2 that can be preempted at any time."""
 
 from pkgutil import extend_path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command line: ``python -m adpc_ros COMMAND``. A command imports what it needs when it runs."""
 
 from __future__ import annotations

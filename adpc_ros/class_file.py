@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The class file of a data set, ``classes.yaml``, as docs/data.md describes it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The demo: a drive through the node over DDS, in three acts, with pictures and a report.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sources of camera frames: a folder of images, a bag, or the synthetic street; no ROS needed."""
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
 """How files are written whose readers must never see half of one."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,3 +34,26 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """
+    Give a folder to write into, and put it in its place at the end, all files at once.
+
+    If somebody else was there first, their folder stays. After an error nothing is left; what a
+    killed process leaves begins with a point and ends in ``.partial``.
+
+    :param path: of the folder, whose own folder is there.
+    """
+    partial = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', suffix='.partial', dir=path.parent))
+    try:
+        yield partial
+        partial.chmod(path.parent.stat().st_mode & 0o777)  # mkdtemp makes one for the owner alone
+        try:
+            partial.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

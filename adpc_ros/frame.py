@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a source of camera frames is: the frames themselves, and a drive as a sequence of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images and labels as files: what is one, and what it holds, whatever its form."""
 
 from __future__ import annotations

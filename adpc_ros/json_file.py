@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON for machines: numbers that JSON does not know are null."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which class the values of label files mean."""
 
 from __future__ import annotations

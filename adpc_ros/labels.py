@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Class sets: the names, the ids and the colours of what the networks tell apart."""
 
 from __future__ import annotations

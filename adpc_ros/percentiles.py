@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Percentiles of measured times, defined once for the node and all reports."""
 
 from __future__ import annotations

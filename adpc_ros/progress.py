@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Progress: a bar in a terminal, and in a log a line now and then."""
 
 from __future__ import annotations

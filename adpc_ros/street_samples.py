@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training samples from synthetic streets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """YAML files that people write: read strictly, each value of the type that is expected."""
 
 from __future__ import annotations

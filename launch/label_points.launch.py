@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Label point clouds: ros2 launch adpc_ros label_points.launch.py [argument:=value ...].
 
@@ -5,18 +6,15 @@ An argument that is left empty is not passed on: the parameter file decides.
 """
 
 import os
-from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.logging import get_logger
 from launch_ros.actions import Node
 
-CONFIG = Path(get_package_share_directory('adpc_ros')) / 'config'
-PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
-BOOL = ('true', 'false')
-LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
-AS_IN_FILE = 'empty: as in params_file'
+from adpc_ros.ros import launch_arguments
+from adpc_ros.ros.label_points_parameters import LabelPointsParameters
+from adpc_ros.ros.packaged import packaged
 
 # argument: topic it stands for
 TOPICS = {
@@ -29,9 +27,9 @@ TOPICS = {
 
 # name: (default, description[, choices])
 ARGUMENTS = {
-    'namespace': ('', 'Namespace of the node, for example one for each camera.'),
+    **launch_arguments.COMMON,
     'name': ('label_points', 'Name of the node; its private topics begin with it.'),
-    'params_file': (str(CONFIG / 'label_points.param.yaml'), 'Parameter file (YAML).'),
+    'params_file': (str(packaged('config/label_points.param.yaml')), 'Parameter file (YAML).'),
     'input_points': ('~/input/points', 'Topic of the clouds (sensor_msgs/PointCloud2).'),
     'input_mask': ('adpc/output/mask', "Topic of the segmentation node's masks."),
     'input_confidence': ('adpc/output/confidence', 'Topic of their confidences.'),
@@ -43,50 +41,36 @@ ARGUMENTS = {
     'extrinsics': (
         '',
         "Pose of the cloud's frame in the camera's optical frame, as seven numbers: "
-        f'"x y z qx qy qz qw"; {AS_IN_FILE}.',
+        f'"x y z qx qy qz qw"; {launch_arguments.AS_IN_FILE}.',
     ),
-    'use_sim_time': ('', f'Take the time from /clock; {AS_IN_FILE}.', ('', *BOOL)),
-    'log_level': ('info', 'Least severity that is logged.', LEVELS),
-    'respawn': ('false', 'Start the node again when it ends.', BOOL),
     'prefix': (
         'nice -n 5',
         'Command that starts the node; by default one that lets the segmentation go first.',
     ),
-    'fastdds_profile': (
-        str(CONFIG / 'fastdds_shared_memory.xml'),
-        'Fast DDS profile of the node, without which large clouds are lost. '
-        f'Empty, or {PROFILE} set: the environment is left alone.',
-    ),
 }
-
-
-def existing(argument: str, path: str) -> str:
-    """Give the path if there is such a file: the node itself would start without it."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'{argument}: expected a file, got {path!r}')
-    return path
 
 
 def start_node(context: LaunchContext) -> list[Node]:
     """Make the node's action from the values of the arguments."""
-    value = {name: context.launch_configurations[name] for name in ARGUMENTS}
-    environment = {}
-    if value['fastdds_profile'] and not os.environ.get(PROFILE):
-        environment[PROFILE] = existing('fastdds_profile', value['fastdds_profile'])
-    given = {}
-    if value['extrinsics']:
-        given['extrinsics'] = [float(v) for v in value['extrinsics'].replace(',', ' ').split()]
+    value, warnings = launch_arguments.taken(
+        context.launch_configurations, ARGUMENTS, {}, context.argv
+    )
+    for text in warnings:
+        get_logger('adpc_ros').warning(text)
+    launch_arguments.check_names(value, TOPICS)
+    chosen = {'extrinsics': value['extrinsics']}
+    given = launch_arguments.parameters(LabelPointsParameters, chosen)
     if value['use_sim_time']:
-        given['use_sim_time'] = value['use_sim_time'] == 'true'
+        given['use_sim_time'] = launch_arguments.flag('use_sim_time', value['use_sim_time'])
     node = Node(
         package='adpc_ros',
         executable='label_points_node',
         namespace=value['namespace'],
         name=value['name'],
-        parameters=[existing('params_file', value['params_file']), given],
+        parameters=[launch_arguments.parameter_file_of(value), given],
         remappings=[(topic, value[argument]) for argument, topic in TOPICS.items()],
         ros_arguments=['--log-level', value['log_level']],
-        additional_env=environment,  # this node's alone
+        additional_env=launch_arguments.profile_environment(value, os.environ),  # its own alone
         prefix=value['prefix'],
         output='screen',
         respawn=value['respawn'] == 'true',

@@ -1,8 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Play a bag to the node and record what it says: ros2 launch adpc_ros replay.launch.py bag:=FOLDER.
 
-The node is brought up first; then the bag is played on simulated time, then everything ends. The
-arguments of adpc.launch.py count here, too, but for autostart and use_sim_time.
+The bag is played on simulated time, and not before node and recorder listen; then everything
+ends. What waits, starts and judges is a process of its own (adpc_ros/replay/launched.py). If it,
+the node, the player or the recorder fails, or there is not one mask, this fails. The arguments of
+adpc.launch.py count here, too, but for autostart, use_sim_time and respawn.
 """
 
 import os
@@ -12,38 +15,36 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
-    ExecuteProcess,
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
-    TimerAction,
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState, StateTransition
-from launch_ros.events.matchers import matches_node_name
-from lifecycle_msgs.msg import Transition
+from launch.logging import get_logger
+from launch_ros.actions import Node
+
+from adpc_ros.ros import launch_arguments
 
 NODE = Path(__file__).resolve().with_name('adpc.launch.py')
-PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
-BOOL = ('true', 'false')
-LAST_FRAME_S = 3.0  # after the bag: for the last frame, and for the recorder to write it down
+FIXED = {'autostart': 'true', 'use_sim_time': 'true', 'respawn': 'false'}  # of the node
 
 # name: (default, description[, choices]); None: it must be given
 ARGUMENTS = {
     'bag': (None, 'Bag to be played (a folder, or an mcap file).'),
     'output': ('adpc_replay', 'Bag to be written; there must be none of this name.'),
-    'input_image': ('/camera/image_raw', 'Topic of the camera images in the bag.'),
-    'camera_info': ('/camera/camera_info', 'Topic of their calibration in the bag, if any.'),
     'rate': ('1.0', 'How many times as fast as it was recorded the bag is played.'),
-    'delay_s': ('2.0', 'From advertising the topics to the first message, in seconds; above 0.'),
+    'timeout_s': ('120.0', 'For node, player and recorder to find each other, in seconds.'),
     'storage': ('mcap', 'Format of the bag that is written.', ('mcap', 'sqlite3')),
-    'record_images': ('false', 'Write the camera images, too.', BOOL),
+    'record_images': ('false', 'Write the camera images, too.', launch_arguments.BOOL),
+    **{n: what for n, what in launch_arguments.NODE.items() if n not in FIXED},
+    'input_image': ('/camera/image_raw', 'Topic of the camera images in the bag.'),
+    'input_camera_info': ('/camera/camera_info', 'Topic of their calibration in the bag, if any.'),
 }
-OUTPUTS = ('mask', 'confidence', 'status')
+FORMER = {**launch_arguments.FORMER, 'delay_s': ''}  # nothing waits for a fixed time any more
 
 
 def absolute(topic: str, namespace: str, name: str) -> str:
@@ -55,70 +56,50 @@ def absolute(topic: str, namespace: str, name: str) -> str:
 
 
 def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Make recorder, player and what starts and ends them, from the values of the arguments."""
-    value = context.launch_configurations
-    namespace, name = value['namespace'], value['name']
-    inputs, outputs = (
-        [absolute(value[argument], namespace, name) for argument in arguments]
-        for arguments in (('input_image', 'camera_info', 'urgency'), OUTPUTS)
+    """Make the node and what plays and records, from the values of the arguments."""
+    value, warnings = launch_arguments.taken(
+        context.launch_configurations, ARGUMENTS, FORMER, context.argv
     )
-    outputs += [
-        absolute(f'~/output/{topic}', namespace, name) for topic in ('camera_info', 'label_info')
-    ]
-    environment = {}
-    if value['fastdds_profile'] and not os.environ.get(PROFILE):
-        environment[PROFILE] = value['fastdds_profile']  # images are lost where they are written
-    recorded = [*outputs, inputs[2], '/diagnostics']
+    for text in warnings:
+        get_logger('adpc_ros').warning(text)
+    launch_arguments.check_names(value, launch_arguments.TOPICS)
+    launch_arguments.check_positive(value, ('rate', 'timeout_s'))
+
+    def full(topic: str) -> str:
+        return absolute(topic, value['namespace'], value['name'])
+
+    image, info, urgency, *outputs = (full(value[name]) for name in launch_arguments.TOPICS)
+    record = [urgency, '/diagnostics']
+    record += [full(f'~/output/{topic}') for topic in ('camera_info', 'label_info')]
     if value['record_images'] == 'true':
-        recorded += inputs[:2]
-    record = ExecuteProcess(
-        cmd=[
-            *('ros2', 'bag', 'record', '--use-sim-time', '--disable-keyboard-controls'),
-            *('--storage', value['storage'], '--output', value['output'], '--topics', *recorded),
+        record += [image, info]
+    conduct = Node(
+        package='adpc_ros',
+        executable='replay_bag',
+        arguments=[
+            *('--bag', value['bag'], '--output', value['output'], '--storage', value['storage']),
+            *('--rate', value['rate'], '--timeout', value['timeout_s'], '--node', full('~/')[:-1]),
+            *('--image', image, '--outputs', *outputs),
+            *('--play', info, urgency, '--record', *record),
         ],
-        additional_env=environment,
+        additional_env=launch_arguments.profile_environment(value, os.environ),
         output='screen',
     )
-    play = ExecuteProcess(
-        cmd=[
-            *('ros2', 'bag', 'play', value['bag'], '--clock', '100', '--rate', value['rate']),
-            *('--delay', value['delay_s'], '--disable-keyboard-controls', '--topics', *inputs),
-        ],
-        additional_env=environment,
-        output='screen',
+    shared = {name: text for name, text in value.items() if name in launch_arguments.NODE}
+    node = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(NODE)), launch_arguments=[*(shared | FIXED).items()]
     )
-    is_node = matches_node_name(absolute('~/', namespace, name).rstrip('/'))
 
-    def change(transition: int) -> EmitEvent:
-        return EmitEvent(
-            event=ChangeState(lifecycle_node_matcher=is_node, transition_id=transition)
-        )
-
-    def once(state: str, *actions: LaunchDescriptionEntity) -> RegisterEventHandler:
-        return RegisterEventHandler(
-            OnStateTransition(
-                matcher=lambda event: (
-                    isinstance(event, StateTransition)
-                    and is_node(event.action)
-                    and event.goal_state == state
-                ),
-                entities=list(actions),
-                handle_once=True,
+    def ended(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
+        if event.returncode:  # an exception makes ros2 launch end with status 1
+            raise RuntimeError(
+                f'the replay failed: {event.process_name} ended with status {event.returncode}'
             )
-        )
+        if context.is_shutdown:
+            return None
+        return EmitEvent(event=Shutdown(reason=f'{event.process_name} has ended'))
 
-    end = EmitEvent(event=Shutdown(reason='the bag is over'))
-    return [
-        once('inactive', change(Transition.TRANSITION_ACTIVATE)),
-        once('active', play),
-        RegisterEventHandler(
-            OnProcessExit(
-                target_action=play, on_exit=[TimerAction(period=LAST_FRAME_S, actions=[end])]
-            )
-        ),
-        record,
-        change(Transition.TRANSITION_CONFIGURE),
-    ]
+    return [RegisterEventHandler(OnProcessExit(on_exit=ended)), node, conduct]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -128,8 +109,4 @@ def generate_launch_description() -> LaunchDescription:
         for name, (default, text, *rest) in ARGUMENTS.items()
         for choices in (rest or [None])
     ]
-    node = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(NODE)),
-        launch_arguments=[('autostart', 'false'), ('use_sim_time', 'true')],
-    )
-    return LaunchDescription([*arguments, node, OpaqueFunction(function=replay)])
+    return LaunchDescription([*arguments, OpaqueFunction(function=replay)])

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The C interface: what goes wrong becomes a code, or text.
 #include <cmath>
 #include <cstdio>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* The native runtime: an anytime network as a list of operations that can be paused anywhere.
  *
  * One thread at a time may use a plan; only adpc_run_until, adpc_interrupt and adpc_progress may be

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What can be computed: everything else is refused, so that no kernel reads or writes beyond what
 // it was given.
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Exits: from class scores to what is published, and to the positions that the next exit computes.
 #include <algorithm>
 #include <cstring>

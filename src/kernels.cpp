@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The kernels, written once and compiled for each instruction set (ADPC_ISA).
 #include "kernels.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Kernels over lists of positions; one table of functions for each instruction set.
 //
 // Feature maps lie in NHWC order: all channels of a cell together, padded with zeros to a multiple

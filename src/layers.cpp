@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Features: one chunk of one operation.
 #include <algorithm>
 

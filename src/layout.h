@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a network is made of, and where its features lie in memory.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which positions are computed, which others are read, and how a resampling reads.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A network, and a frame on its way through it: jobs, one after the other, each in chunks that any
 // thread takes, so that the frame can be paused after any chunk.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Threads that share the chunks of one job after the other, and can be stopped between chunks.
 #pragma once
 

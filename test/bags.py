@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags for the tests, with times to the millisecond."""
 
 from __future__ import annotations

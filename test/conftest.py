@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All tests stay on this machine, in a domain of their own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A segmentation node in a process of its own, and a client that talks to it over DDS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small networks for the tests, with statistics as if they had been trained, and images."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several processes of one test, joined as torchrun joins them."""
 
 from __future__ import annotations

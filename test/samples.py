@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labelled pictures for the tests, and a data set of them on disk."""
 
 from __future__ import annotations

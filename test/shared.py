@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the tests find reference numbers and driving frames; both lie beside the repository."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Freed memory is kept for the next frame, and given back on request."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Benchmarks measure what they say: shares are met, sides take turns, figures fit together."""
 
 from __future__ import annotations

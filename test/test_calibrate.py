@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fitted values do on the images they are fitted on what they are there for."""
 
 from __future__ import annotations

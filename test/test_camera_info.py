@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A mask's calibration projects a point to the pixel of the mask that shows it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A weights file gives back what was saved, or an error that names it and says what is wrong."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clouds, masks and camera_info as arrays, and labelled clouds as messages."""
 
 from __future__ import annotations

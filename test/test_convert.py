@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Released weights become ours, entry by entry; a file that is not exactly right is an error."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compute threads stay on their cores, and nothing else does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The native plan gives what the network gives, in every instruction set of this machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets are read in the layout in which they are published."""
 
 from __future__ import annotations

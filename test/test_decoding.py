@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image messages become the pixels they mean, without a copy where they can be viewed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo, short, with real processes: its books balance and its pictures are there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several processes compute together what one computes alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sources of frames, with real image files, real bags and the synthetic street."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine over a real worker thread: what comes out, when it stops, and that it goes on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An evaluation adds up what single images give."""
 
 from __future__ import annotations

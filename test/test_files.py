@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that are written have the umask's mode, and are there once they are complete."""
 
 from __future__ import annotations

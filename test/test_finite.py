@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is not finite is refused when it is loaded, and fails a frame when it is computed."""
 
 from __future__ import annotations

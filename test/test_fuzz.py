@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Whatever comes in, nothing but the documented errors comes out.
 

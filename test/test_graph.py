@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What surrounds a node: processes that end cleanly, cameras that keep to their schedule."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image and label files: every form gives the right values, or an error that names the file."""
 
 from __future__ import annotations

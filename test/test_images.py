@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An image goes into the network padded and normalised, and comes out at its own size."""
 
 from __future__ import annotations

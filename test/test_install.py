@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What lies in install/ is what a vehicle gets, so it must do without the repository."""
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from shared import ROOT
 
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
+from adpc_ros.ros.shared_memory import PROFILE_VARIABLES
 
 PREFIX = Path(get_package_prefix('adpc_ros'))
 SHARE = PREFIX / 'share' / 'adpc_ros'
 NODE = PREFIX / 'lib' / 'adpc_ros' / 'segmentation_node'
 WEIGHTS = 'weights/coarse_s_camvid.safetensors'
-PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+NO_PROFILE = 'no profile for Fast DDS'
 
 
 @pytest.fixture
@@ -40,6 +42,8 @@ def test_launch_and_configuration_are_installed() -> None:
         'launch/two_cameras.launch.py',
         'config/adpc.foxglove.json',
         'config/adpc.param.yaml',
+        'config/adpc.rviz',
+        'config/examples/nav2_costmap.yaml',
         'config/label_points.param.yaml',
         'config/fastdds_shared_memory.xml',
         'msg/SegmentationStatus.msg',
@@ -47,6 +51,8 @@ def test_launch_and_configuration_are_installed() -> None:
         'package.xml',
     ):
         assert (SHARE / file).is_file(), file
+    for script in (ROOT / 'scripts').iterdir():
+        assert os.access(NODE.with_name(script.name), os.X_OK), script.name
     assert (SHARE / 'weights').is_dir()
     assert (SHARE / WEIGHTS).exists() == (ROOT / WEIGHTS).exists()
 
@@ -76,7 +82,8 @@ def test_the_installed_node_segments_outside_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert os.access(NODE, os.X_OK)
-    monkeypatch.delenv(PROFILE)
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name)
     path = tmp_path / 'tiny.safetensors'
     checkpoint.save(path, random_network(0), CAMVID, {})
     command = [str(NODE), '--ros-args', '--params-file', f'{SHARE}/config/adpc.param.yaml']
@@ -87,7 +94,7 @@ def test_the_installed_node_segments_outside_the_repository(
             sent = client.image()
             client.wait(lambda: client.statuses)
             assert client.statuses[0].header == sent.header
-            assert node.log().count(f'{PROFILE} is not set') == 1
+            assert node.log().count(NO_PROFILE) == 1
             assert node.stop() == 0
             assert 'Warning: ' not in node.log() and 'Traceback' not in node.log()
     finally:
@@ -103,7 +110,7 @@ def test_the_packaged_weights_are_found(tmp_path: Path) -> None:
             assert node.process.poll() is None and time.monotonic() < deadline_s, node.log()
             time.sleep(0.1)
         assert 'coarse_s_camvid@' in node.log()
-        assert f'{PROFILE} is not set' not in node.log()
+        assert NO_PROFILE not in node.log()
         assert node.stop() == 0
 
 

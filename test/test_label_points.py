@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node that labels clouds in its own process, over real DDS."""
 
 from __future__ import annotations

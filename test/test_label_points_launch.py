@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launch file of the node for clouds, where launch is installed."""
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import pytest
 import yaml
 from shared import ROOT
 
+from adpc_ros.ros.shared_memory import PROFILE_VARIABLES
+
 REASON = 'launch and launch_ros come with an installed ROS 2, there are no wheels'
 # not plain launch: that is found as the repository's folder of this name, too
 actions = pytest.importorskip('launch.actions', reason=REASON)
@@ -17,7 +20,6 @@ pytest.importorskip('launch_ros.actions', reason=REASON)
 
 FILE = ROOT / 'launch' / 'label_points.launch.py'
 CONFIG = ROOT / 'config' / 'label_points.param.yaml'
-PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 TOPICS = ('points', 'mask', 'confidence', 'camera_info')
 
 
@@ -67,7 +69,8 @@ def test_every_argument_is_described() -> None:
 def test_the_defaults_take_the_masks_of_the_segmentation_node(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv(PROFILE)
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     command, environment = command_of()
     assert command[:3] == ['nice', '-n', '5']
     assert command[3].endswith('lib/adpc_ros/label_points_node')
@@ -75,7 +78,7 @@ def test_the_defaults_take_the_masks_of_the_segmentation_node(
     assert '~/input/confidence:=adpc/output/confidence' in command
     assert '~/input/points:=~/input/points' in command
     assert parameters(command) == yaml.safe_load(CONFIG.read_text())['/**']['ros__parameters']
-    assert Path(environment[PROFILE]).is_file()
+    assert all(Path(environment[name]).is_file() for name in PROFILE_VARIABLES)
 
 
 def test_what_is_given_is_passed_on() -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Class sets: the orders that data sets and messages rely on; and how label files say them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launch files, where launch is installed: arguments, commands, a node really started."""
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ros2_stand_in
 import yaml
+from bags import Shot, write_bag
 from graph import Client
 from networks import random_network
 from shared import ROOT
 
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
+from adpc_ros.replay.launched_arguments import parsed
+from adpc_ros.ros.shared_memory import PROFILE_VARIABLES
 
 REASON = 'launch and launch_ros come with an installed ROS 2, there are no wheels'
 # not plain launch: that is found as the repository's folder of this name, too
@@ -25,8 +30,9 @@ sources = pytest.importorskip('launch.launch_description_sources', reason=REASON
 pytest.importorskip('launch_ros.actions', reason=REASON)
 
 FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
-FILE = ROOT / 'launch' / 'adpc.launch.py'
-PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+FILE, TWO, REPLAY = (
+    ROOT / 'launch' / f'{name}.launch.py' for name in ('adpc', 'two_cameras', 'replay')
+)
 LAUNCH = """
 import sys
 from launch import LaunchDescription, LaunchService
@@ -35,11 +41,21 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 file, *arguments = sys.argv[1:]
 service = LaunchService(argv=arguments)
 source = PythonLaunchDescriptionSource(file)
-given = [tuple(argument.split(':=')) for argument in arguments]
+given = dict(argument.split(':=') for argument in arguments).items()
 included = IncludeLaunchDescription(source, launch_arguments=given)
 service.include_launch_description(LaunchDescription([included]))
 sys.exit(service.run())
 """
+
+
+@pytest.fixture
+def no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def profiles(environment: dict[str, str]) -> set[str | None]:
+    return {environment.get(name) for name in PROFILE_VARIABLES}
 
 
 def declared(file: Path = FILE) -> dict[str, Any]:
@@ -117,59 +133,64 @@ def test_every_argument_is_described(file: Path) -> None:
 
 
 def test_two_cameras_are_two_nodes_that_share_urgency_and_nothing_else() -> None:
-    arguments = {'front_cores': '0,1', 'rear_cores': '', 'threads': '2'}
-    front, rear = processes_of(ROOT / 'launch' / 'two_cameras.launch.py', **arguments)
+    arguments = {'front_cores': '0,1', 'rear_cores': '', 'threads': '2', 'rear_image': '/rear/raw'}
+    front, rear = processes_of(TWO, **arguments)
+    images = {'front': '/front/camera/image_raw', 'rear': '/rear/raw'}
     for camera, process in (('front', front), ('rear', rear)):
         command = process.process_details['cmd']
         assert f'__ns:=/{camera}' in command
         assert remaps(command) >= {
-            f'~/input/image:=/{camera}/camera/image_raw',
+            f'~/input/image:={images[camera]}',
             f'~/input/camera_info:=/{camera}/camera/camera_info',
             '~/input/urgency:=/urgency',
+            '~/output/mask:=~/output/mask',
         }
         assert parameters(command)['threads'] == 2
-    assert parameters(front.process_details['cmd'])['cores'] == (0, 1)
+    assert list(parameters(front.process_details['cmd'])['cores']) == [0, 1]
     assert parameters(rear.process_details['cmd'])['cores'] == []
 
 
-def test_a_replay_plays_the_inputs_and_records_the_outputs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv(PROFILE)
-    node, play, record = processes_of(
-        ROOT / 'launch' / 'replay.launch.py',
+@pytest.mark.parametrize('name', ['output_mask', 'mask', 'input_image', 'cores'])
+def test_what_two_cameras_cannot_share_is_neither_offered_nor_taken(name: str) -> None:
+    assert name not in declared(TWO)
+    with pytest.raises(ValueError, match=f'^{name}: expected arguments of two_cameras'):
+        processes_of(TWO, **{name: '/m'})
+
+
+@pytest.mark.usefixtures('no_profile')
+def test_a_replay_plays_the_inputs_and_records_the_outputs() -> None:
+    node, conduct = processes_of(
+        REPLAY,
         bag='drive.mcap',
         namespace='front',
         mask='/perception/mask',
         rate='0.5',
+        delay_s='3.0',
     )
     command = node.process_details['cmd']
-    assert parameters(command)['autostart'] is False
+    assert parameters(command)['autostart'] is True
     assert parameters(command)['use_sim_time'] is True
-    assert '~/input/image:=/camera/image_raw' in remaps(command)
-    words = play.process_details['cmd']
-    assert words[:5] == ['ros2', 'bag', 'play', 'drive.mcap', '--clock']
-    assert words[words.index('--rate') + 1] == '0.5'
-    inputs = ['/camera/image_raw', '/camera/camera_info', '/front/adpc/input/urgency']
-    assert words[words.index('--topics') + 1 :] == inputs, 'no outputs of an earlier run'
-    words = record.process_details['cmd']
-    assert words[:4] == ['ros2', 'bag', 'record', '--use-sim-time']
-    recorded = words[words.index('--topics') + 1 :]
-    assert set(recorded) == {
-        '/perception/mask',
-        '/front/adpc/output/confidence',
-        '/front/adpc/output/status',
-        '/front/adpc/output/camera_info',
-        '/front/adpc/output/label_info',
-        '/front/adpc/input/urgency',
-        '/diagnostics',
+    assert remaps(command) >= {
+        '~/input/image:=/camera/image_raw',
+        '~/output/mask:=/perception/mask',
     }
-    for process in (node, play, record):
-        assert process.process_details['env'][PROFILE].endswith('fastdds_shared_memory.xml')
+    words = conduct.process_details['cmd']
+    chosen = parsed(words[1:])
+    assert (str(chosen.bag), chosen.rate, chosen.node) == ('drive.mcap', 0.5, '/front/adpc')
+    assert chosen.image == '/camera/image_raw'
+    urgency = '/front/adpc/input/urgency'
+    assert chosen.play == ['/camera/camera_info', urgency], 'no outputs of an earlier run'
+    own = '/front/adpc/output'
+    assert chosen.outputs == ['/perception/mask', f'{own}/confidence', f'{own}/status']
+    recorded = {urgency, '/diagnostics', f'{own}/camera_info', f'{own}/label_info'}
+    assert set(chosen.record) == recorded
+    for process in (node, conduct):
+        (path,) = profiles(process.process_details['env'])
+        assert path is not None and path.endswith('fastdds_shared_memory.xml')
 
 
-def test_the_defaults_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(PROFILE)
+@pytest.mark.usefixtures('no_profile')
+def test_the_defaults_change_nothing() -> None:
     command, environment = node_of()
     assert command[0].endswith('lib/adpc_ros/segmentation_node')
     assert '__ns:=/' in command
@@ -178,21 +199,22 @@ def test_the_defaults_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     config = ROOT / 'config'
     stated = yaml.safe_load((config / 'adpc.param.yaml').read_text())['/**']['ros__parameters']
     assert parameters(command) == stated
-    installed = Path(environment[PROFILE])
-    assert installed.read_text() == (config / 'fastdds_shared_memory.xml').read_text()
+    (path,) = profiles(environment)
+    assert path is not None
+    assert Path(path).read_text() == (config / 'fastdds_shared_memory.xml').read_text()
 
 
 def test_what_is_given_is_passed_on() -> None:
     command, _ = node_of(
         namespace='front',
         input_image='/front/camera/image_raw',
-        urgency='/safety/urgency',
+        input_urgency='/safety/urgency',
         weights='7',
         device='cuda:1',
         threads='3',
         cores='0,2',
         compressed_input='true',
-        mask='/perception/mask',
+        output_mask='/perception/mask',
         autostart='false',
         use_sim_time='true',
         log_level='debug',
@@ -206,31 +228,31 @@ def test_what_is_given_is_passed_on() -> None:
         'weights': '7',
         'device': 'cuda:1',
         'threads': 3,
-        'cores': (0, 2),
+        'cores': [0, 2],
         'compressed_input': True,
         'autostart': False,
         'use_sim_time': True,
     }
-    assert parameters(command).items() >= given.items()
+    found = parameters(command) | {'cores': list(parameters(command)['cores'])}
+    assert found.items() >= given.items()
 
 
+@pytest.mark.usefixtures('no_profile')
+@pytest.mark.parametrize('variable', PROFILE_VARIABLES)
 def test_a_profile_that_is_set_wins_and_none_leaves_the_environment_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     profile = tmp_path / 'profile.xml'
     profile.touch()
-    monkeypatch.setenv(PROFILE, '/mine.xml')
-    assert node_of(fastdds_profile=str(profile))[1][PROFILE] == '/mine.xml'
-    monkeypatch.delenv(PROFILE)
-    assert node_of(fastdds_profile=str(profile))[1][PROFILE] == str(profile)
-    assert PROFILE not in node_of(fastdds_profile='')[1]
+    assert profiles(node_of(fastdds_profile=str(profile))[1]) == {str(profile)}
+    assert profiles(node_of(fastdds_profile='')[1]) == {None}
+    monkeypatch.setenv(variable, '/mine.xml')
+    assert profiles(node_of(fastdds_profile=str(profile))[1]) == {'/mine.xml', None}
 
 
+@pytest.mark.usefixtures('no_profile')
 @pytest.mark.parametrize('argument', ['params_file', 'fastdds_profile'])
-def test_a_file_that_does_not_exist_is_an_error(
-    argument: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(PROFILE)
+def test_a_file_that_does_not_exist_is_an_error(argument: str) -> None:
     with pytest.raises(FileNotFoundError, match=f'{argument}: expected a file'):
         node_of(**{argument: '/nowhere'})
 
@@ -269,44 +291,35 @@ def test_a_launched_node_segments_under_its_namespace_and_ends_cleanly(tmp_path:
             launch.wait(30)
 
 
-FAKE_ROS2 = """#!{python}
-import signal, sys, time
-with open({log!r}, 'a') as log:
-    print(*sys.argv[1:3], 'began', file=log, flush=True)
-    if sys.argv[2] == 'record':
-        signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
-        time.sleep(60)
-    time.sleep(0.5)
-    print(*sys.argv[1:3], 'over', file=log, flush=True)
-"""
-
-
-def test_a_replay_brings_the_node_up_then_plays_then_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize('trouble', ['', 'player', 'node'])
+def test_a_replay_plays_records_and_ends_and_fails_where_one_of_them_does(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a stand-in for ros2 bag, which has no wheels."""
-    path, log, bag_log = (tmp_path / name for name in ('t.safetensors', 'launch.log', 'bag.log'))
+    """With a stand-in for ros2 bag."""
+    path, log = (tmp_path / name for name in ('t.safetensors', 'launch.log'))
     checkpoint.save(path, random_network(0), CAMVID, {})
-    ros2 = tmp_path / 'bin' / 'ros2'
-    ros2.parent.mkdir()
-    ros2.write_text(FAKE_ROS2.format(python=sys.executable, log=str(bag_log)))
-    ros2.chmod(0o755)
-    monkeypatch.setenv('PATH', f'{ros2.parent}:{os.environ["PATH"]}')
-    file = ROOT / 'launch' / 'replay.launch.py'
-    arguments = ('bag:=drive.mcap', f'weights:={path}', 'threads:=1')
-    with open(log, 'w') as output:
+    shots = [Shot(200.0 * i, topic='/camera/image_raw') for i in range(8)]
+    bag, output = write_bag(tmp_path / 'drive', shots), tmp_path / 'out'
+    ros2_stand_in.install(tmp_path)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    monkeypatch.setenv('PYTHONPATH', f'{ROOT / "test"}:{os.environ["PYTHONPATH"]}')
+    monkeypatch.setenv('STAND_IN', trouble)
+    arguments = [f'bag:={bag}', f'output:={output}', f'weights:={path}', 'threads:=1']
+    if trouble == 'node':
+        arguments.append(f'weights:={tmp_path}/none.safetensors')
+    with open(log, 'w') as file:
         launch = subprocess.run(
-            [sys.executable, '-c', LAUNCH, str(file), *arguments],
-            stdout=output,
+            [sys.executable, '-c', LAUNCH, str(REPLAY), *arguments],
+            stdout=file,
             stderr=subprocess.STDOUT,
             timeout=100,
         )
     said = log.read_text()
+    if trouble:
+        ended = {'player': 'replay_bag-2', 'node': 'segmentation_node-1'}[trouble]
+        assert launch.returncode == 1, said
+        assert f'the replay failed: {ended} ended with status 1' in said
+        return
     assert launch.returncode == 0, said
-    assert bag_log.read_text().splitlines() == [
-        'bag record began',
-        'bag play began',
-        'bag play over',
-    ]
-    assert said.index('camvid classes') < said.index('[ros2-3]: process started')
-    assert said.count('process has finished cleanly') == 3, said
+    assert f'8 frames received, 8 masks; recorded in {output}' in said
+    assert said.count('process has finished cleanly') == 2, said

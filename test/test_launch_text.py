@@ -1,4 +1,5 @@
-"""What can be said of launch files and layout where launch and Foxglove are not installed."""
+# SPDX-License-Identifier: Apache-2.0
+"""What can be said of launch files and layouts where launch, Foxglove, RViz are not installed."""
 
 from __future__ import annotations
 
@@ -12,11 +13,15 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+import yaml
 from shared import ROOT
 
+from adpc_ros.labels import CAMVID
+from adpc_ros.ros.label_points_parameters import LabelPointsParameters
+from adpc_ros.ros.message_types import RAW_TYPE
+from adpc_ros.ros.publication import TOPICS
+
 FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
-NODE = 'adpc.launch.py'
-INCLUDES_NODE = {'replay.launch.py', 'two_cameras.launch.py'}
 DOCUMENTS = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 LAYOUT = json.loads((ROOT / 'config' / 'adpc.foxglove.json').read_text())
 CONTRACT = {
@@ -68,8 +73,6 @@ def test_documents_name_only_launch_files_and_arguments_that_exist() -> None:
         text = document.read_text().replace('\\\n', ' ')
         for file, rest in re.findall(r'ros2 launch adpc_ros (\S+\.launch\.py)([^`\n]*)', text):
             known = set(arguments_of(ROOT / 'launch' / file))
-            if file in INCLUDES_NODE:
-                known |= set(arguments_of(ROOT / 'launch' / NODE))
             given = re.findall(r'(\w+):=', rest)
             assert set(given) <= known, (document.name, file)
             seen += 1
@@ -124,3 +127,34 @@ def test_the_layout_plots_fields_that_the_status_has() -> None:
         for match in re.findall(r'^/adpc/output/status\.(\w+)$', text)
     }
     assert {'latency', 'exit_index', 'stop_reason', 'mean_confidence'} <= plotted <= fields
+
+
+RVIZ = yaml.safe_load((ROOT / 'config' / 'adpc.rviz').read_text())['Visualization Manager']
+SHOWN = {shown['Name']: shown for shown in RVIZ['Displays'] if 'Topic' in shown}
+
+
+def test_rviz_shows_topics_that_the_nodes_publish() -> None:
+    topics = {name: shown['Topic']['Value'] for name, shown in SHOWN.items()}
+    assert topics == {
+        'Overlay': '/adpc/debug/overlay',
+        'Confidence': '/adpc/output/confidence',
+        'Labelled points': '/label_points/output/points',
+    }
+    assert TOPICS['output/confidence'].kind == RAW_TYPE
+    sources = [
+        (ROOT / 'adpc_ros' / 'ros' / f'{n}.py').read_text()
+        for n in ('outputs', 'label_points_node')
+    ]
+    assert "'debug/overlay'" in sources[0] and "'~/output/points'" in sources[1]
+    assert "super().__init__('label_points')" in sources[1]
+
+
+def test_rviz_hears_publishers_of_either_reliability_and_colours_points_by_class() -> None:
+    policies = ('Reliability Policy', 'Durability Policy')
+    for shown in SHOWN.values():
+        assert [shown['Topic'][policy] for policy in policies] == ['Best Effort', 'Volatile']
+        assert shown['Enabled'] is True
+    points = SHOWN['Labelled points']
+    assert points['Class'] == 'rviz_default_plugins/PointCloud2'
+    assert points['Channel Name'] == LabelPointsParameters().label_field
+    assert points['Max Intensity'] == CAMVID.count  # of the packaged weights

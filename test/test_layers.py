@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The layers of the package: what a module may import."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data, augmentation, losses and accuracy do what they say."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The managed node: any transition at any time, again and again, and nothing is left behind."""
 
 from __future__ import annotations

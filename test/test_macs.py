@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is counted equals the paper's tables, and what a plan says it executed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The masked convolution is what its definition says, written once more with plain loops."""
 
 from __future__ import annotations

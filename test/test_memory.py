@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a frame may take is known before anything is allocated."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The messages are built, importable next to the package, and cross processes."""
 
 import subprocess

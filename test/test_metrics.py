@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics are what their definitions say."""
 
 from __future__ import annotations

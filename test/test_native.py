@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The native runtime under a driver of its own: as it is installed, with sanitizers, on ARM."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node in its own process, over real DDS: the contract that integrators rely on."""
 
 from __future__ import annotations
@@ -375,7 +376,7 @@ def test_an_interrupt_ends_the_node_cleanly_in_mid_frame(
         ('corrupt', 'expected a safetensors file'),
         ('device', 'CUDA is not available'),
         ('device', 'device cuda: CUDA has not been run'),
-        ('xpu', 'cannot configure'),
+        ('xpu', "adpc_ros: device: expected cpu, cuda or cuda:N, got 'abacus'\n"),
         ('exits', 'expected min_exit <= max_exit'),
         ('precision', "expected one of float32, bfloat16, got 'half'"),
         ('type', "adpc_ros: max_exit: expected an integer, got 'two'\n"),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the commands share: places for results are looked at before the work begins."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which mask a cloud gets, and when its waiting is over."""
 
 from __future__ import annotations

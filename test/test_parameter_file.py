@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameter files are read as a node reads them: rcl itself is asked what is right."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameters: what is valid, what can change when, and what a node says about them."""
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import rclpy
 import yaml
 from rcl_interfaces.msg import ParameterType, SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.node import Node
 from rclpy.parameter import (
     Parameter,
     parameter_dict_from_yaml_file,
@@ -152,6 +154,20 @@ def test_a_node_describes_range_meaning_and_when_a_change_counts() -> None:
         assert (exits.from_value, exits.to_value) == (0, 255)
         constraints = node.describe_parameter('output_scale').additional_constraints
         assert constraints.startswith('one of 1, 2, 4; live')
+
+
+@pytest.mark.parametrize('has', [True, False])
+def test_changes_are_told_where_rclpy_does_not_tell_them(
+    has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has:  # as in Humble
+        monkeypatch.delattr(Node, 'add_post_set_parameters_callback')
+    with declared(Described) as node:
+        told: list[list[str]] = []
+        node.after_changes(lambda changed: told.append([p.name for p in changed]))
+        for name, value in (('max_exit', 2), ('max_exit', 2), ('max_exit', 'two')):
+            node.set_parameters_atomically([Parameter(name, value=value)])
+        assert told == [['max_exit']]
 
 
 def loaded(node: ParameterNode, dumped: dict[str, Any]) -> dict[str, SetParametersResult]:

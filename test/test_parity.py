@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The network gives what the released reference implementation gives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plan gives what its network gives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bars are for terminals; a log gets few lines."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Points that receive labels: against a scalar reference, known geometry, and lenses inverted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a recipe may add: a teacher, extra images, averaged weights, rates, ImageNet weights."""
 
 from __future__ import annotations

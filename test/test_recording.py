@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings as they are found: foreign topics, edited metadata, unfinished and broken files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The replay: decisions against timelines worked out by hand, and what is written of them."""
 
 from __future__ import annotations

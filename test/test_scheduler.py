@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy, event by event, and its invariants over random orders of events."""
 
 from __future__ import annotations

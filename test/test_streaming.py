@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an anytime network is worth over time follows from when its exits are there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Traces: what was done when, that nothing is changed by looking, and that it adds up."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training learns, follows its seed, resumes without a trace, and takes no wrong recipe."""
 
 from __future__ import annotations

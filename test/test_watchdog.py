@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Workers that hang or die: the frame fails, the books stay right, and the next frame goes on."""
 
 from __future__ import annotations

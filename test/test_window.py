@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rates, latencies and shares of the last seconds against numbers worked out by hand."""
 
 from __future__ import annotations

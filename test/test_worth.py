@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the exits are worth, and which one is advised for that."""
 
 from __future__ import annotations

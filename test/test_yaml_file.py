@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """YAML files: numbers are numbers, nothing is there twice, and what is wrong is named."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Point the ROS wheels' CMake files to the headers of this environment.
 

@@ -1,7 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Build the environment: .venv with everything pinned in pyproject.toml, and the messages.
 
 Run by ``make setup`` with the interpreter that .venv is to have; uses the standard library only.
+Where no ROS is sourced, the variable ROS chooses the distribution of which wheels are taken.
 A step is skipped while its stamp (written last, so never by an interrupted step) says that
 nothing it depends on has changed.
 """
@@ -19,11 +21,16 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / '.venv'
+WHEELS = {'jazzy': 'ros-wheels', 'kilted': 'ros-wheels-kilted'}  # dependency groups
+UNTRIED = ('humble', 'lyrical')  # should work: docs/distributions.md
+ROS = os.environ.get('ROS') or 'jazzy'
+_SUFFIX = '' if ROS == 'jazzy' else f'-{ROS}'  # each has an environment of its own
+VENV = ROOT / f'.venv{_SUFFIX}'
 PYTHON = VENV / 'bin' / 'python'
 LOG = ROOT / 'log' / 'set_up.log'
 INSTALLED = VENV / 'adpc_ros.stamp'
-BUILT = ROOT / 'install' / 'adpc_ros.stamp'
+BUILD, INSTALL = ROOT / f'build{_SUFFIX}', ROOT / f'install{_SUFFIX}'
+BUILT = INSTALL / 'adpc_ros.stamp'
 
 
 class Missing(Exception):
@@ -31,20 +38,30 @@ class Missing(Exception):
 
 
 def installed_ros() -> bool:
-    """Tell whether a ROS 2 Jazzy installation is sourced; any other one is an error."""
+    """Tell whether a ROS 2 installation is sourced; one that is not known is an error."""
     distro = os.environ.get('ROS_DISTRO')
     if not distro:
+        if ROS not in WHEELS:
+            raise Missing(
+                f'there are no ROS wheels of {ROS}, only of {" and ".join(WHEELS)}: source an '
+                f'installation instead (source /opt/ros/{ROS}/setup.bash)'
+            )
         return False
-    if distro != 'jazzy':
+    if distro not in (*WHEELS, *UNTRIED):
         raise Missing(
-            f'ROS 2 {distro} is sourced, Jazzy is needed: source /opt/ros/jazzy/setup.bash in a '
-            'new shell, or use a shell without ROS'
+            f'ROS 2 {distro} is sourced, {", ".join((*WHEELS, *UNTRIED))} are known: source '
+            '/opt/ros/jazzy/setup.bash in a new shell, or use a shell without ROS'
         )
+    if os.environ.get('ROS') not in (None, '', distro):
+        raise Missing(f'ROS is {ROS}, but {distro} is sourced: use a shell without ROS')
     if not os.environ.get('AMENT_PREFIX_PATH') or importlib.util.find_spec('rclpy') is None:
         raise Missing(
-            'ROS_DISTRO is jazzy, but rclpy cannot be imported: source /opt/ros/jazzy/setup.bash '
-            f'and use its interpreter (now {sys.executable}), or unset ROS_DISTRO'
+            f'ROS_DISTRO is {distro}, but rclpy cannot be imported: source '
+            f'/opt/ros/{distro}/setup.bash and use its interpreter (now {sys.executable}), or '
+            'unset ROS_DISTRO'
         )
+    if distro in UNTRIED:
+        print(f'adpc_ros: warning: nothing was run with ROS 2 {distro}: docs/distributions.md')
     return True
 
 
@@ -96,22 +113,24 @@ def run(step: str, command: list, environment: dict) -> None:
 def install(ros: bool, environment: dict) -> None:
     """Make .venv and install the dependency groups of pyproject.toml into it."""
     wanted = hashlib.sha256((ROOT / 'pyproject.toml').read_bytes()).hexdigest()
+    distro = os.environ['ROS_DISTRO'] if ros else ROS
     base = f'{sys.base_prefix} {platform.python_version()} {"installed" if ros else "wheels"} ROS'
+    base += '' if distro == 'jazzy' else f' {distro}'
     stamp = f'{wanted}\n{base}\n'
     last = INSTALLED.read_text() if INSTALLED.exists() else ''
     if last == stamp:
         return
     INSTALLED.unlink(missing_ok=True)
     if last.split('\n')[1:2] != [base]:  # another Python or ROS, or interrupted: start afresh
-        for built in (ROOT / 'build', ROOT / 'install'):
+        for built in (BUILD, INSTALL):
             shutil.rmtree(built, ignore_errors=True)
         system = ['--system-site-packages'] if ros else []
         new = [sys.executable, '-m', 'venv', '--clear', *system, VENV]
-        run(f'making .venv with Python {platform.python_version()}', new, environment)
+        run(f'making {VENV.name} with Python {platform.python_version()}', new, environment)
         (VENV / 'COLCON_IGNORE').touch()
     pip = [PYTHON, '-m', 'pip', '--disable-pip-version-check', 'install', '--progress-bar=off']
     run('upgrading pip', [*pip, 'pip>=25.1'], environment)  # the first that knows groups
-    groups = ['runtime', 'dev', 'ros-installed' if ros else 'ros-wheels']
+    groups = ['runtime', 'dev', 'fleet', 'ros-installed' if ros else WHEELS[ROS]]
     run(
         'installing PyTorch and ROS packages (minutes)',
         [*pip, *(f'--group={group}' for group in groups)],
@@ -119,14 +138,14 @@ def install(ros: bool, environment: dict) -> None:
     )
     if not ros:
         relocate = [PYTHON, ROOT / 'tools' / 'relocate_ros_wheels.py', VENV]
-        run('adapting the ROS wheels to .venv', relocate, environment)
+        run(f'adapting the ROS wheels to {VENV.name}', relocate, environment)
     INSTALLED.write_text(stamp)
 
 
 def build(environment: dict) -> None:
     """Build the package (its messages above all) into install/."""
     sources = [ROOT / 'CMakeLists.txt', ROOT / 'package.xml', INSTALLED]
-    for folder in ('msg', 'src'):
+    for folder in ('msg', 'scripts', 'src'):
         sources += sorted(path for path in (ROOT / folder).rglob('*') if path.is_file())
     digest = hashlib.sha256()
     for path in sources:
@@ -141,6 +160,7 @@ def build(environment: dict) -> None:
         'building messages and native runtime',
         [
             *('colcon', 'build', '--base-paths', ROOT, '--packages-select', 'adpc_ros'),
+            *('--build-base', BUILD, '--install-base', INSTALL),
             # symbolic links: a Python or launch file is edited, not built again
             *('--symlink-install', '--event-handlers', 'console_direct+'),
             *('--cmake-args', f'-DPython3_EXECUTABLE={PYTHON}', '-DBUILD_TESTING=OFF'),

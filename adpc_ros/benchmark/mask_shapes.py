@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Masks with given shares and a street's shapes: what is far from any class boundary goes first.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 How long a frame takes with and without masks, beside two dense baselines, taking turns in one run.
 

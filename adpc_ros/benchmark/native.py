@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The native plan, which benchmarks ask for and do not replace."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks with random weights whose features stay in range, and images to feed them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How soon work stops: cancellations at random instants, of the plan alone and of an engine."""
 
 from __future__ import annotations

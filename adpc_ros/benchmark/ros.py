@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ROS adds to the computation: frames and urgency in, masks out, between processes."""
 
 from __future__ import annotations

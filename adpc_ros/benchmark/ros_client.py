@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The benchmark's process beside the node: a camera and a planner in one.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node for an hour: whatever may happen to it happens; all of it is accounted for."""
 
 from __future__ import annotations

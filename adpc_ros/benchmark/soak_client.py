@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The soak's process beside the node: cameras and planners that come and go, and a manager.
 

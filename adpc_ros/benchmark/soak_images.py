@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the camera of the soak sends: images of several sizes and forms, and what is no image."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What happens to the node in a stretch of the soak, drawn at random."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the node makes of frames that stream in, with urgency and changed parameters or without."""
 
 from __future__ import annotations

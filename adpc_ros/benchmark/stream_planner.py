@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The planner beside the node while frames stream in.
 

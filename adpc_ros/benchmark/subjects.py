@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the benchmark of masks computes: a network, images, and where its masks come from."""
 
 from __future__ import annotations

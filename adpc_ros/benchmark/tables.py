@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the benchmark of masks found, for people and for JSON."""
 
 from __future__ import annotations

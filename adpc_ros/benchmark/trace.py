@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a frame's time goes: a trace of the node under a camera, and what it adds up to."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``benchmark``: what masks save, how soon a frame stops, what ROS adds, where time goes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``benchmark ros``: what ROS adds to the computation, and what the node bears."""
 
 from __future__ import annotations

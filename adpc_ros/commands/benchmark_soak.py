@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``benchmark ros --soak``: the node in trouble for an hour."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``benchmark trace``: where the time of a frame goes, in the node between two processes."""
 
 from __future__ import annotations

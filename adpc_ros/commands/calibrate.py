@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``calibrate``: fit temperatures and thresholds on images that training has not seen."""
 
 from __future__ import annotations

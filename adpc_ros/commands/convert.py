@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``convert``: make a weights file of this project from released weights."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``evaluate``: accuracy, cost and calibration of every exit on labelled images."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``macs``: what a network costs, beside the figures of the paper."""
 
 from __future__ import annotations

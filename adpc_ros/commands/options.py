@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the commands share: types of options, numbers for people and for machines."""
 
 from __future__ import annotations

@@ -1,44 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
 """``replay``: a recorded drive through the node, simulated or live, as a regression test."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import traceback
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adpc_ros.commands.options import add_json, check_outputs, positive, write_json
+from adpc_ros.commands.replay_options import (
+    NUMBERS,
+    inputs_of,
+    parameters_of,
+    settings_of,
+    weights_of,
+)
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
-    from adpc_ros.network.checkpoint import Checkpoint
-    from adpc_ros.replay.expectation import Expectation
-    from adpc_ros.replay.output import OutputBag
-    from adpc_ros.replay.run import Replayed
-    from adpc_ros.ros.parameters import Parameters
+    from adpc_ros.replay.verdicts import Verdict
 
 log = logging.getLogger(__name__)
-
-UNMET = 1  # exit status; also if frames were lost
-
-# option -> the node's parameter; those with numbers, then what is otherwise made of them
-_NUMBERS: dict[str, tuple[str, type, str]] = {
-    '--min-exit': (
-        'min_exit',
-        int,
-        'a newer frame or a deadline stops no frame before this exit; 0 as the weights advise',
-    ),
-    '--max-exit': ('max_exit', int, 'no frame goes beyond this exit; 0 for the last one'),
-    '--target-confidence': ('target_confidence', float, 'mean confidence that ends a frame'),
-    '--elevated-deadline-s': ('elevated_deadline_s', float, 'deadline while ELEVATED'),
-    '--urgent-max-exit': (
-        'urgent_max_exit',
-        int,
-        'no frame begun while CRITICAL goes beyond; 0 as the weights advise',
-    ),
-    '--max-age-s': ('max_age_s', float, 'older frames are dropped; 0 for none'),
-}
 
 
 def add(commands: Commands) -> None:
@@ -49,11 +35,29 @@ def add(commands: Commands) -> None:
         description='Run a bag through the scheduler of the node under a simulated clock, in '
         'which each exit costs a given time, or with --live through a real node; write masks, '
         'confidence and status to a bag. Exit status: 0; 1 if the expectation is not met, or a '
-        'frame was invalid or failed; 2 for faults of the input, also if no frame was segmented. '
-        'docs/replay.md has examples.',
+        'frame was invalid or failed; 2 for faults of the input, also if no frame was segmented; '
+        '3 if the program failed. docs/replay.md has examples.',
     )
-    parser.add_argument('bag', type=Path, metavar='BAG', help='folder, .mcap or .db3 file')
-    parser.add_argument('--out', type=Path, required=True, metavar='OUT.mcap', help='output bag')
+    parser.add_argument(
+        'bag', type=Path, nargs='?', metavar='BAG', help='folder, .mcap or .db3 file'
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='OUT.mcap|DIR',
+        help='output bag; with --manifest the folder of all results',
+    )
+    many = parser.add_argument_group('many bags')
+    many.add_argument('--manifest', type=Path, metavar='FILE', help='bags to replay (YAML)')
+    many.add_argument(
+        '--jobs', type=positive, metavar='N', help='drives at once (as many as there are cores)'
+    )
+    many.add_argument(
+        '--ray',
+        metavar='ADDRESS|local',
+        help='replay on a Ray cluster, or on one that is started here; else in processes',
+    )
     parser.add_argument('--topic', metavar='NAME', help='camera, if there are several')
     parser.add_argument('--weights', metavar='FILE', help='default: of --params, else packaged')
     parser.add_argument(
@@ -70,7 +74,7 @@ def add(commands: Commands) -> None:
         metavar='S',
         help="seconds from a frame's stamp to its mask; 0 for none",
     )
-    for option, (name, kind, meaning) in _NUMBERS.items():
+    for option, (name, kind, meaning) in NUMBERS.items():
         metavar = 'N' if kind is int else 'S' if name.endswith('_s') else 'P'
         parser.add_argument(option, dest=name, type=kind, metavar=metavar, help=meaning)
     parser.add_argument(
@@ -95,7 +99,9 @@ def add(commands: Commands) -> None:
         '--progress', action='store_true', help='write every exit, too (progress topics)'
     )
     parser.add_argument('--live', action='store_true', help='in real time through a real node')
-    parser.add_argument('--against', type=Path, metavar='OLD.mcap', help='an earlier output')
+    parser.add_argument(
+        '--against', type=Path, metavar='OLD.mcap|DIR', help='an earlier output (--out)'
+    )
     parser.add_argument('--labels', type=Path, metavar='DIR', help='label PNGs, for the mIoU')
     parser.add_argument(
         '--labels-by',
@@ -113,6 +119,9 @@ def add(commands: Commands) -> None:
         '--write-expectation', type=Path, metavar='FILE', help='write what came of it as such'
     )
     parser.add_argument('--report', type=Path, metavar='DIR', help='write report.html and .json')
+    parser.add_argument(
+        '--junit', type=Path, metavar='FILE', help='write what passed and what did not (XML)'
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -125,131 +134,94 @@ def run(options: argparse.Namespace) -> int:
     for module in (*NEEDED, 'matplotlib'):
         if find_spec(module) is None:
             raise ValueError(f'replay needs the package {module}: pip install {module}')
-    from adpc_ros.network import checkpoint
-    from adpc_ros.replay import agreement, report
-    from adpc_ros.replay import expectation as expectations
-    from adpc_ros.replay.output import OUTPUTS, OutputBag
-    from adpc_ros.replay.summary import lines, summary
-    from adpc_ros.ros.packaged import WEIGHTS, packaged
-    from adpc_ros.ros.publication import PROGRESS
+    from adpc_ros.replay.verdicts import Status, check_junit, verdict, write_junit
 
-    parameters = _parameters(options)
-    weights = Path(parameters.weights or packaged(WEIGHTS))
-    topics = (*OUTPUTS, *PROGRESS) if options.progress else OUTPUTS
-    out = OutputBag(options.out, options.namespace, topics)
+    if options.junit is not None:
+        check_outputs({'--junit': options.junit}, inputs_of(options))
+        check_junit(options.junit)
+    name = str(options.manifest or options.bag)
+
+    def end(verdicts: Sequence[Verdict]) -> int:
+        if options.junit is not None:
+            write_junit(options.junit, f'replay {name}', verdicts)
+        return max(verdict.status for verdict in verdicts)
+
+    try:
+        return end(_verdicts(options))
+    except (ValueError, OSError) as error:
+        end([verdict(name, Status.FAULT, str(error).splitlines())])
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        return end([verdict(name, Status.CRASHED, traceback.format_exception_only(error))])
+
+
+def _verdicts(options: argparse.Namespace) -> Sequence[Verdict]:
+    if options.manifest is not None:
+        from adpc_ros.commands.replay_fleet import replay_fleet
+
+        return replay_fleet(options)
+    if options.bag is None:
+        raise ValueError('expected a BAG, or --manifest FILE')
+    for option in ('jobs', 'ray'):
+        if getattr(options, option) is not None:
+            raise ValueError(f'--{option} needs --manifest')
+    return [_replay_one(options)]
+
+
+def _replay_one(options: argparse.Namespace) -> Verdict:
+    from adpc_ros.replay import drive, expectation, report
+    from adpc_ros.replay.summary import lines
+    from adpc_ros.replay.verdicts import Status
+
+    parameters = parameters_of(options, options.params)
+    settings = settings_of(
+        options,
+        bag=options.bag,
+        weights=weights_of(parameters),
+        parameters=parameters,
+        topic=options.topic,
+        live=options.live,
+        against=options.against,
+        labels=options.labels,
+        expect=options.expect,
+    )
+    out = settings.output(options.out)
     # whatever can be wrong is looked at before the work begins
     check_outputs(
-        {'--json': options.json, '--write-expectation': options.write_expectation},
-        [weights, *(getattr(options, name) for name in _INPUTS)],
+        {
+            '--json': options.json,
+            '--junit': options.junit,
+            '--write-expectation': options.write_expectation,
+        },
+        [settings.weights, *inputs_of(options)],
         {
             '--out': (options.out.parent, [options.out.name]),
             '--report': (options.report, [report.PAGE, report.NUMBERS]),
         },
     )
-    expectation = _expectation(options)
-    if options.against is not None:
-        agreement.check(options.against, options.namespace)
-    loaded = checkpoint.load(weights)
-    labels = agreement.open_labels(options.labels, loaded.classes) if options.labels else None
-    for line in loaded.said_of_exits():
+    prepared = drive.prepare(settings)
+    for line in prepared.checkpoint.said_of_exits():
         print(line)
-    exit_count = loaded.network.config.exit_count
-    for text in parameters.warnings(exit_count, loaded.advised_exit):
+    for text in prepared.warnings():
         log.warning(text)
-    replayed = _replay(options, parameters, loaded, weights, out)
-    records = replayed.records
-    has_mask = any(record.has_mask for record in records)
-    against = (
-        agreement.compare(options.out, options.against, options.namespace)
-        if options.against
-        else None
-    )
-    miou = None
-    if labels is not None and has_mask:
-        miou = agreement.judge(
-            options.out,
-            records,
-            labels,
-            options.labels_by == 'stamp',
-            options.namespace,
-            parameters.output_scale,
-        )
-    unmet = expectation.unmet(records, against, miou) if expectation else None
-    numbers = summary(replayed, against, miou, unmet)
-    for name, value in lines(numbers):
+    outcome = drive.replay(prepared, out)
+    for name, value in lines(outcome.numbers):
         print(f'{name:32} {value}')
-    for line in unmet or []:
+    for line in outcome.unmet or []:
         print(f'not met: {line}')
     if options.write_expectation is not None:
-        expectations.write(options.write_expectation, records)
-    write_json(options.json, numbers)
+        expectation.write(options.write_expectation, outcome.replayed.records)
+    write_json(options.json, outcome.numbers)
     if options.report is not None:
-        path = report.write(options.report, str(options.bag), numbers, replayed, against)
+        path = report.write(
+            *(options.report, str(options.bag), outcome.numbers),
+            *(outcome.replayed, outcome.agreement),
+        )
         print(f'report: {path}')
-    if not has_mask and (expectation is None or expectation.segmented != 0):
-        ends = ', '.join(f'{name} {n}' for name, n in numbers['drops'].items())
-        raise ValueError(f'{options.bag}: no frame was segmented, of {len(records)}: {ends}')
-    lost = (expectation or expectations.Expectation()).lost(records)
-    if lost and not options.allow_dropped:
-        frames = '1 frame was' if len(lost) == 1 else f'{len(lost)} frames were'
-        print(f'not met: {frames} invalid or failed (--allow-dropped takes that)')
-        return UNMET
-    return UNMET if unmet else 0
-
-
-# options that say what is read
-_INPUTS = ('bag', 'against', 'labels', 'expect', 'params', 'exit_s')
-
-
-def _expectation(options: argparse.Namespace) -> Expectation | None:
-    """Read what is expected, and see whether it can be judged."""
-    from adpc_ros.replay import expectation
-
-    if options.expect is None:
-        return None
-    expected = expectation.load(options.expect)
-    if expected.needs_agreement and options.against is None:
-        raise ValueError(f'{options.expect}: an expected agreement needs --against')
-    if expected.min_miou is not None and options.labels is None:
-        raise ValueError(f'{options.expect}: min_miou needs --labels')
-    return expected
-
-
-def _parameters(options: argparse.Namespace) -> Parameters:
-    from adpc_ros.replay.settings import parameters
-
-    changes: dict[str, Any] = {
-        name: getattr(options, name)
-        for name in ('weights', 'threads', 'deadline_s', *(n for n, _, _ in _NUMBERS.values()))
-        if getattr(options, name) is not None
-    }
-    if options.no_masks:
-        changes['adaptive'] = False
-    return parameters(options.params, changes, options.namespace)
-
-
-def _replay(
-    options: argparse.Namespace,
-    parameters: Parameters,
-    loaded: Checkpoint,
-    weights: Path,
-    out: OutputBag,
-) -> Replayed:
-    from adpc_ros.replay import settings
-    from adpc_ros.replay.run import simulate
-    from adpc_ros.replay.source import Source
-
-    planned = [settings.urgency(text) for text in options.urgency_at]
-    if options.live and options.exit_s is not None:
-        raise ValueError('--exit-s: a live node takes the time that it takes')
-    bools = f'{options.namespace}/input/urgency' if parameters.urgency_type == 'bool' else ''
-    source = Source(options.bag, options.topic, planned, not options.no_recorded_urgency, bools)
-    if options.live:
-        from adpc_ros.replay.live import replay_live
-
-        return replay_live(source, weights, parameters, out, loaded.identity)
-    if options.exit_s is not None:
-        exit_s = settings.exit_seconds(options.exit_s)
-    else:
-        exit_s = settings.exit_seconds_of(loaded)
-    return simulate(source, loaded, parameters, exit_s, out)
+    verdict = outcome.verdict(settings)
+    if verdict.status == Status.FAULT:
+        raise ValueError(verdict.lines[0])
+    for line in outcome.said_of_lost(settings):
+        print(f'not met: {line}')
+    return verdict

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``train``: train a network by a recipe, or go on with it."""
 
 from __future__ import annotations

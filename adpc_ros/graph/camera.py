@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 A camera that publishes frames and urgency on a schedule.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node that talks to a segmentation node: how it joins, finds the other, waits and leaves."""
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy._rclpy_pybind11 import InvalidHandle, RCLError
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Empty
 
 from adpc_ros.ros.allocator import keep_freed_memory
-from adpc_ros.ros.lifecycle import Interrupts
+from adpc_ros.ros.interrupts import Interrupts
 
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 LISTENING = '/recorder/listening'  # advertised by who records, once the node has found it
@@ -75,7 +76,7 @@ class Peer:
         :param due: called in between; gives the seconds after which it has to be called again.
         """
         if self.interrupts is not None:
-            self.interrupts.raises = False  # rclpy's handler shuts the context down
+            self.interrupts.raise_no_more()  # rclpy's handler shuts the context down
         with contextlib.suppress(ExternalShutdownException):
             while self.node.context.ok():
                 self.executor.spin_once(timeout_sec=max(due(), 0.0))
@@ -123,28 +124,34 @@ class Peer:
 
 
 @contextlib.contextmanager
-def joined(name: str, **options: Any) -> Iterator[Peer]:
+def joined(name: str, raises: bool = True, **options: Any) -> Iterator[Peer]:
     """
-    Make the one node of a process, and leave in the end.
+    Make the one node of a process, and leave in the end; further signals are ignored then.
 
+    :param raises: let a signal raise KeyboardInterrupt wherever the process is, but while
+        :meth:`Peer.run` does its work; False: only where it waits for the graph, or asks.
     :param options: of :class:`Peer`.
-    :raises KeyboardInterrupt: if interrupted, but while :meth:`Peer.run` does its work.
+    :raises KeyboardInterrupt: if interrupted.
     """
     interrupts = Interrupts()
     keep_freed_memory()
-    rclpy.init(args=[])
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         peer = Peer(name, **options)
         peer.interrupts = interrupts
         try:
+            interrupts.let_rclpy_hear()
+            if raises:
+                interrupts.raise_from_now_on()
             yield peer
         finally:
-            interrupts.raises = False
+            interrupts.raise_no_more()
             peer.close()
-    except (ExternalShutdownException, InvalidHandle, RCLError) as error:
+    except (ExternalShutdownException, RuntimeError) as error:  # rcl's errors are the latter
         if rclpy.ok():
             raise
         raise KeyboardInterrupt from error  # rclpy's handler has shut the context down
     finally:
-        interrupts.raises = False
+        interrupts.raise_no_more()
         rclpy.try_shutdown()
+        interrupts.over()

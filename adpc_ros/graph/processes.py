@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes that make up a graph: started together, interrupted together, each with its log."""
 
 from __future__ import annotations
@@ -45,16 +46,18 @@ class Process:
     A process that writes its output into a log.
 
     :param name: for messages.
-    :param log: file to be made.
+    :param log: file to be made; None: it writes where this process does.
     :param environment: its variables; None for those of this process.
+    :param apart: whether Ctrl-C in a terminal does not reach it, but by :meth:`interrupt`.
     """
 
     def __init__(
         self,
         name: str,
         command: Sequence[str],
-        log: Path,
+        log: Path | None,
         environment: Mapping[str, str] | None = None,
+        apart: bool = False,
     ) -> None:
         """Start it."""
         self.name, self.log_file = name, log
@@ -62,12 +65,17 @@ class Process:
         self._interrupted = False
         own = list(command[: len(_RUN)]) == _RUN  # it lets SIGINT through as soon as it can
         with (
-            open(log, 'wb') as file,
+            contextlib.nullcontext() if log is None else open(log, 'wb') as file,
             _interrupt_heard(),
             _interrupt_blocked() if own else contextlib.nullcontext(),
         ):
             self.process = subprocess.Popen(
-                command, env=environment, stdout=file, stderr=subprocess.STDOUT
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL if apart else None,
+                stdout=file,
+                stderr=None if log is None else subprocess.STDOUT,
+                start_new_session=apart,
             )
 
     @property
@@ -77,10 +85,12 @@ class Process:
 
     def log(self) -> str:
         """Give what it has written so far."""
-        return self.log_file.read_text(errors='replace')
+        return '' if self.log_file is None else self.log_file.read_text(errors='replace')
 
     def show(self) -> None:
         """Write what is new in the log to stderr."""
+        if self.log_file is None:
+            return
         with open(self.log_file, 'rb') as file:
             file.seek(self._shown)
             new = file.read()
@@ -94,7 +104,7 @@ class Process:
             self._interrupted = True
             self.process.send_signal(number)
 
-    def end(self) -> int:
+    def end(self, within_s: float = _END_S) -> int:
         """
         Wait until it ends.
 
@@ -103,9 +113,9 @@ class Process:
             memory stays behind.
         """
         try:
-            return self.process.wait(_END_S)
+            return self.process.wait(within_s)
         except subprocess.TimeoutExpired as error:
-            raise self.error(f'did not end within {_END_S:.0f} s') from error
+            raise self.error(f'did not end within {within_s:.0f} s') from error
         finally:
             self.kill()
 
@@ -117,7 +127,8 @@ class Process:
 
     def error(self, what: str) -> ChildProcessError:
         """Make the error that says what it did, and where its log is."""
-        return ChildProcessError(f'the {self.name} {what}; its log: {self.log_file}')
+        where = '' if self.log_file is None else f'; its log: {self.log_file}'
+        return ChildProcessError(f'the {self.name} {what}{where}')
 
 
 class Processes:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was sent to a segmentation node and what was heard of it, joined by stamp. No ROS here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a camera does when: acts as data, and the messages that they consist of. No ROS here."""
 
 from __future__ import annotations

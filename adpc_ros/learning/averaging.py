@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A moving average of a network's weights, which is judged in place of the last ones."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What a training step sees: every sample is a function of seed, epoch and position alone.
 

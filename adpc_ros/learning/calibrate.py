@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Fitted after training, on images that training has not seen: temperatures and thresholds.
 

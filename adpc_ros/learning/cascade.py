@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cascades: plain networks run one after the other, to be compared with anytime ones."""
 
 from __future__ import annotations

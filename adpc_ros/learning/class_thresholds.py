@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Thresholds for each class, sought on what the exits say without masks.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipes: what a training is told, read from YAML and checked."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The data sets: where their files lie, and which values of their labels mean which class."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Training in several processes, as torchrun starts them: each computes a share of every batch.
 

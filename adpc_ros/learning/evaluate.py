@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accuracy, cost and honesty of every exit on labelled images."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures of an evaluation: accuracy against cost, and confidence against accuracy."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images with labels, and with a teacher's soft labels if wanted, read when asked for."""
 
 from __future__ import annotations

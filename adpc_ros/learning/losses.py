@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The training loss: a cross-entropy at every exit, and beside it what a teacher says.
 

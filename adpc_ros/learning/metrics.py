@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accuracy of masks, and whether their confidence can be believed."""
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Confusion:
         return float(mean_iou(self.matrix))
 
 
-def mean_iou(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
+def mean_iou(matrices: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
     """
     Give the mean intersection over union of each confusion matrix.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BatchNorm over the batches of all processes, and averages of its statistics."""
 
 from __future__ import annotations

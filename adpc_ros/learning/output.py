@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training leaves in its output folder: weights, state, log and TensorBoard's scalars."""
 
 from __future__ import annotations

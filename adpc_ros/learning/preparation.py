@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The start of a training: data, network and optimizer of the recipe."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Soft labels of a teacher on disk: one picture for each image, of a quarter of its size."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What an anytime network is worth over time: to a deadline nobody knows, and to a moving world.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Training: all exits at once, resumable to the step, every random draw fixed by the seed.
 

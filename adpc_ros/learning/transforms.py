@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Augmentation: random scale, crop, flip and light, all drawn from one generator."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an evaluation on held-out images says of the exits, to go with the weights."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Confidence adaptivity: which positions are still computed, and what stands in at the others.
 

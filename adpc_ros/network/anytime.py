@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The anytime network: stages and exits, each reusing what the ones before it computed.
 

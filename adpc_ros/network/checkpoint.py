@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Weights on disk: safetensors files that carry their own configuration.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The coarse-to-fine family: deep and coarse first, then detail where the coarse exit is unsure.
 

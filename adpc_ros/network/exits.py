@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 HRNet's exit heads: how a stage's features become class scores.
 

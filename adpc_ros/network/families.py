@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The families of networks, and the configuration that names one of them."""
 
 from __future__ import annotations

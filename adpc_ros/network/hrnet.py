@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The family of the paper: HRNet with exits after layer1 and after stages 2, 3 and 4.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the families of networks are built of."""
 
 from __future__ import annotations

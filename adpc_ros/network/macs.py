@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Cost of a network: multiply-accumulates of its convolutions, by the paper's convention.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Weights that others released: their files, read as tensors, and their names, matched with ours.
 

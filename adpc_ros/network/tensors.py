@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tensors from files: read without running code, and checked before a network takes them."""
 
 from __future__ import annotations

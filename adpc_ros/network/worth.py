@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known of a network's exits: their worth on held-out images, and how long they take."""
 
 from __future__ import annotations

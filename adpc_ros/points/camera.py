@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera models: from a point in the optical frame to a pixel, as camera_info describes it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lenses by the names and coefficients that drivers and calibration tools give them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Which mask a cloud is labelled with, and how long it waits for one.
 

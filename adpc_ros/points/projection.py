@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Class and confidence for points: project them into the mask's image and look there."""
 
 from __future__ import annotations

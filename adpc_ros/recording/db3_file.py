@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An SQLite file of rosbag2, of any of its schemas; a write-ahead log beside it is read, too."""
 
 from __future__ import annotations

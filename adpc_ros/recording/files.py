@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which files make up a recording: what they hold counts, and metadata.yaml only for the names."""
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from adpc_ros.yaml_file import read_mapping, typed
 
 log = logging.getLogger(__name__)
 
+METADATA = 'metadata.yaml'
 _STORAGE = re.compile(r'\.(mcap|db3)(\.zstd)?$')
 _PART = re.compile(r'(.*)_(\d+)\.(mcap|db3)(\.zstd)?')  # of a split recording
 _EXPECTED = 'expected a rosbag2 recording (folder with metadata.yaml, .mcap or .db3 file)'
@@ -33,11 +35,8 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ValueError(f'{path}: {_EXPECTED}, got a device or pipe')
-    present = sorted(
-        (file for file in path.iterdir() if file.is_file() and _STORAGE.search(file.name)),
-        key=lambda file: (len(file.name), file.name),  # bag_9 before bag_10
-    )
-    metadata = path / 'metadata.yaml'
+    present = stored_in(path)
+    metadata = path / METADATA
     try:
         values = _information(metadata)
         names, found = _listed(path, values)
@@ -49,6 +48,19 @@ def files_of(path: Path) -> list[Path]:
         return _unlisted_files(path, present, f'{metadata}: no metadata to go by: {why}')
     _check_compression(metadata, values)
     return _listed_files(path, names, found, present)
+
+
+def is_stored(path: Path) -> bool:
+    """Tell whether there is a file that holds messages, by its name alone."""
+    return path.is_file() and _STORAGE.search(path.name) is not None
+
+
+def stored_in(folder: Path) -> list[Path]:
+    """List the files in a folder that hold messages, by their names alone, in order."""
+    return sorted(
+        (file for file in folder.iterdir() if is_stored(file)),
+        key=lambda file: (len(file.name), file.name),  # bag_9 before bag_10
+    )
 
 
 def _listed_files(

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 An MCAP file, with index or without, finished or cut off.
 

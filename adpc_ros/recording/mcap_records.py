@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The records of an MCAP file: where they are, and what is in them.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording as a whole: its topics, and their messages in order of the time of receipt."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the kinds of storage have in common: channels, and messages in order of their times."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The types of messages: those that are known, and those that a recording defines."""
 
 from __future__ import annotations

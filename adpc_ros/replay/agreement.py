@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masks of a replay beside those of an earlier one, and beside labels."""
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from adpc_ros.class_file import table_for
 from adpc_ros.drive import by_number
@@ -180,15 +184,16 @@ def judge(
     by_stamp: bool,
     namespace: str = NAMESPACE,
     scale: int = 1,
-) -> float:
+) -> NDArray[np.int64]:
     """
-    Give the mIoU (0 to 1) of the published masks of labelled frames.
+    Judge the published masks of labelled frames.
 
     :param records: of all frames.
     :param labels: values that are no class are not judged.
     :param by_stamp: files are named by the frame's stamp in nanoseconds; else the n-th file,
         numbers in names by value, is of the n-th frame received.
     :param scale: pixels of a label for one of the masks, along an edge.
+    :return: (K, K) counts of (labelled class, predicted class).
     :raises ValueError: if there are more labels than frames, one has another size than its mask,
         or none is of a frame with a mask.
     """
@@ -217,7 +222,6 @@ def judge(
                 )
             confusion.add(label, mask)
             judged += 1
-    miou = confusion.mean_iou()
-    if math.isnan(miou):
+    if math.isnan(confusion.mean_iou()):
         raise ValueError(f'{folder}: expected labels of frames with a mask, {judged} fit')
-    return miou
+    return confusion.matrix

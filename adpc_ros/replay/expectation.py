@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a replay is expected to give: a YAML file, and whether it was met."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The processes of a live replay beside the node: a player of the bag, and a recorder.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A live replay: the bag in real time through a real node, over DDS, on this machine only."""
 
 from __future__ import annotations

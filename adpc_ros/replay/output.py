@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The output bag: masks, confidence and status in one .mcap file, and what is read back from one.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report of a replay: one HTML file with its plots in it, and the numbers as JSON."""
 
 from __future__ import annotations
@@ -71,26 +72,32 @@ def write(
 def _page(
     title: str, numbers: dict[str, Any], replayed: Replayed, against: Agreement | None
 ) -> str:
-    parts = [
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-        f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>',
-        f'<h1>{html.escape(title)}</h1>',
-    ]
+    parts: list[str] = []
     if numbers['unmet']:
         items = ''.join(f'<li>{html.escape(line)}</li>' for line in numbers['unmet'])
         parts.append(f'<h2 class="unmet">Not as expected</h2><ul class="unmet">{items}</ul>')
-    parts += [_table(('', ''), lines(numbers)), as_svg(plots(replayed, against))]
+    parts += [table(('', ''), lines(numbers)), as_svg(plots(replayed, against))]
     if against is not None and against.changes:
         parts.append('<h2>Frames that ended otherwise</h2>')
         rows = (
             (stamp_text(c.stamp_ns), *(f'exit {e}, {reason}' for e, reason in (c.before, c.now)))
             for c in against.changes
         )
-        parts.append(_table(('stamp', 'before', 'now'), rows))
+        parts.append(table(('stamp', 'before', 'now'), rows))
     parts.append('<h2>Frames</h2><details><summary>all frames</summary>')
-    parts.append(_table(_COLUMNS, (_row(record) for record in replayed.records)))
-    parts.append('</details></body></html>\n')
-    return '\n'.join(parts)
+    parts.append(table(_COLUMNS, (_row(record) for record in replayed.records)))
+    parts.append('</details>')
+    return page(title, parts)
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """Give an HTML file; its parts are elements."""
+    start = [
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+        f'<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>',
+        f'<h1>{html.escape(title)}</h1>',
+    ]
+    return '\n'.join((*start, *parts)) + '</body></html>\n'
 
 
 _COLUMNS = ('frame', 'stamp', 'end', 'latency, ms', 'confidence', 'GiMAC', 'late')
@@ -109,7 +116,8 @@ def _row(record: FrameRecord) -> tuple[str, ...]:
     )
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Give a table of texts as an HTML element."""
     head = ''.join(f'<th>{html.escape(text)}</th>' for text in heads)
     body = '\n'.join(
         '<tr>' + ''.join(f'<td>{html.escape(text)}</td>' for text in row) + '</tr>' for row in rows

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A replay from its bag to its output bag, simulated."""
 
 from __future__ import annotations
@@ -5,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -66,6 +68,7 @@ def simulate(
     parameters: Parameters,
     exit_s: Sequence[float],
     out: OutputBag,
+    quiet: bool = False,
 ) -> Replayed:
     """
     Replay under the simulated clock and write the output bag; nothing but records is kept.
@@ -74,6 +77,7 @@ def simulate(
         are not looked at.
     :param exit_s: seconds that each exit takes after the one before.
     :param out: written and closed.
+    :param quiet: show no progress, on a terminal neither.
     :raises ValueError: if the durations do not fit the network, or the bag turns out to be broken.
     """
     threads = parameters.threads or core_count()
@@ -135,7 +139,8 @@ def simulate(
         )
 
     def arrivals() -> Iterator[Arrival]:
-        with tqdm(total=source.count, desc='replay', disable=None) as progress:
+        bar = nullcontext() if quiet else tqdm(total=source.count, desc='replay', disable=None)
+        with bar as progress:
             for arrival in source:
                 if isinstance(arrival, UrgencyArrival):
                     urgencies.append(Urgent(arrival.time_ns, arrival.level.name))
@@ -143,7 +148,7 @@ def simulate(
                     calibrations.append(arrival)
                     continue
                 yield arrival
-                if isinstance(arrival, FrameArrival):
+                if progress is not None and isinstance(arrival, FrameArrival):
                     progress.update()
 
     try:

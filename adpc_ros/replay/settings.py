@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings of a replay as people write them: durations, urgency, the node's parameters."""
 
 from __future__ import annotations

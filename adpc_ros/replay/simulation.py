@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The engine under a simulated clock: the scheduler's decisions, each exit costing a given time.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What comes to the node in a replay, in the order in which it came."""
 
 from __future__ import annotations

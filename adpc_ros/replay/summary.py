@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A replay in numbers, for people and for machines."""
 
 from __future__ import annotations
@@ -84,11 +85,13 @@ def _of(agreement: Agreement) -> dict[str, Any]:
     }
 
 
+def counts(values: dict[str, int]) -> str:
+    """Write numbers of things by their names."""
+    return ', '.join(f'{name} {n}' for name, n in values.items()) or 'none'
+
+
 def lines(numbers: dict[str, Any]) -> list[tuple[str, str]]:
     """Give the rows (name, value) of the summary for people."""
-
-    def counts(values: dict[str, int]) -> str:
-        return ', '.join(f'{name} {n}' for name, n in values.items()) or 'none'
 
     def milliseconds(times: dict[str, Any]) -> str:
         if not times['n']:

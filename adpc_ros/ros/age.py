@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How old a message is, on the node's clock."""
 
 from __future__ import annotations

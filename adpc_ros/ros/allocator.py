@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the process deals with memory that it has freed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The camera's geometry, as the mask sees it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Point clouds, masks and camera_info to arrays and back, without copying what need not be."""
 
 from __future__ import annotations

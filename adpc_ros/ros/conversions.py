@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is published as messages: arrays become images, fields messages."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Image messages as RGB: the one decoder, of the node, replay, demo and benchmark.
 

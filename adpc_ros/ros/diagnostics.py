@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the node says of itself on /diagnostics, once a second."""
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.lifecycle.managed_entity import ManagedEntity
 from rclpy.qos import QoSProfile
 
 from adpc_ros.percentiles import PERCENTILES
+from adpc_ros.ros.connections import CAMERAS, DROPPED, RECEIVED, SEGMENTED, subscribers
+from adpc_ros.ros.inputs import Inputs
 from adpc_ros.ros.outputs import Outputs
 from adpc_ros.ros.publication import Fields
 from adpc_ros.runtime.engine import Engine
@@ -58,9 +60,9 @@ class Diagnostics(ManagedEntity):
         self._window = Window()
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
-        self._active = False
+        self._inputs: Inputs | None = None  # of an active node
         self._description = ''
-        self._error = ''
+        self._error = self._advice = ''
         self._hardware = platform.node()
         self._publisher = node.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
@@ -80,22 +82,28 @@ class Diagnostics(ManagedEntity):
 
     def unconfigured(self) -> None:
         """Let go of it."""
-        self._engine = self._outputs = None
-        self._active = False
+        self._engine = self._outputs = self._inputs = None
 
     def failed(self, error: str) -> None:
         """Keep in mind why the node could not be configured, until it can."""
         self._error = error
 
+    def listening(self, inputs: Inputs) -> None:
+        """Take what the active node listens with."""
+        self._inputs = inputs
+
+    def advise(self, text: str) -> None:
+        """Warn of what keeps images from arriving, whatever else there is; empty for nothing."""
+        self._advice = text
+
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to expect images."""
-        self._active = True
         self._begin()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Expect none any more."""
-        self._active = False
+        self._inputs = None
         return TransitionCallbackReturn.SUCCESS
 
     def _begin(self) -> None:
@@ -155,17 +163,26 @@ class Diagnostics(ManagedEntity):
         if self._error:
             grade, message = Grade.ERROR, self._error
         elif engine is not None and outputs is not None:
-            self._window.sample(now_s, engine.counters())
+            counters = engine.counters()
+            self._window.sample(now_s, counters)
             summary, health = self._window.summary(now_s), engine.health()
             message = 'not active'
-            if self._active:
+            if self._inputs is not None:
                 thresholds = outputs.parameters.thresholds()
                 grade, message = judge(summary, health, thresholds, now_s)
+                if self._advice:
+                    message = self._advice if grade == Grade.OK else f'{message}; {self._advice}'
+                    grade = max(grade, Grade.WARN)
             values = {
-                'State': 'active' if self._active else 'inactive',
+                'State': 'inactive' if self._inputs is None else 'active',
                 'Network': outputs.network.identity,
                 'Computes': self._description,
                 **numbers(summary, health),
+                **self._connections(outputs),
+                RECEIVED: counters.received,
+                SEGMENTED: counters.segmented,
+                DROPPED: counters.dropped,
+                **({'Shared memory': self._advice} if self._advice else {}),
                 'Plan memory (MiB)': f'{engine.memory_bytes / MIB:.1f}',
             }
         process = Process.now()
@@ -180,6 +197,14 @@ class Diagnostics(ManagedEntity):
             hardware_id=self._hardware,
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
         )
+
+    def _connections(self, outputs: Outputs) -> Values:
+        cameras = 0 if self._inputs is None else self._inputs.cameras()
+        counts = outputs.subscriber_counts()
+        return {
+            CAMERAS: cameras,
+            **{subscribers(topic): count for topic, count in counts.items()},
+        }
 
 
 def numbers(summary: Summary, health: Health) -> Values:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An isolated ROS graph: demo, tests and benchmarks never reach a vehicle's."""
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, packaged
+from adpc_ros.ros.shared_memory import profile_variables
 
 _DOMAINS = 100  # 1 to 100 are free of the ports that Linux hands out
 
@@ -25,8 +27,7 @@ def isolated(environment: Mapping[str, str]) -> dict[str, str]:
     result = dict(environment)
     result['ROS_DOMAIN_ID'] = environment.get('ADPC_DOMAIN_ID') or str(take_domain(os.getpid()))
     result['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    result['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(packaged(FASTDDS_PROFILE))
-    return result
+    return result | profile_variables(packaged(FASTDDS_PROFILE))
 
 
 @cache

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the camera is, seen from the cloud: stated once, or looked up with tf2."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the node listens to: camera images, calibration and urgency; callbacks store or signal."""
 
 from __future__ import annotations
@@ -83,6 +84,10 @@ class Inputs:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
+
+    def cameras(self) -> int:
+        """Count who publishes images, as far as they have been found."""
+        return self._node.count_publishers(self._node.resolve_topic_name('~/input/image'))
 
     def _subscribe(
         self, kind: type, topic: str, callback: Callable[[Any], None], **quality: Any

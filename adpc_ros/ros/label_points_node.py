@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """
 The node that labels point clouds, in a process separate from the segmentation.
 
@@ -12,19 +13,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
+
+from adpc_ros.ros.interrupts import Interrupts, end_at_once
+
+if __name__ == '__main__':
+    end_at_once()  # loading takes a while
 
 # The matrix products here are tiny; threads that spin would take cores from the segmentation.
 # Read when numpy is loaded.
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 import numpy as np
-import rclpy
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -52,7 +57,7 @@ from adpc_ros.ros.extrinsics import (
 )
 from adpc_ros.ros.label_points_parameters import LabelPointsParameters
 from adpc_ros.ros.node_parameters import ParameterNode
-from adpc_ros.ros.starting import StartError, parameter_files, start
+from adpc_ros.ros.starting import parameter_files, run, spin
 
 WARN_EVERY_S = 10.0  # of each kind
 _MAX_KINDS = 100  # garbage can differ without end
@@ -268,29 +273,22 @@ def _nanoseconds(stamp: Time) -> int:
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until it is interrupted; returns the exit status."""
-    keep_freed_memory()
-    try:
-        node = start(LabelPointsNode, args)
-    except StartError as error:
-        print(f'label_points: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 0
+def _work(node: LabelPointsNode, interrupts: Interrupts, args: list[str] | None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         for text in (*node.complaints(parameter_files(args)), *node.unknown_qos()):
             node.get_logger().warning(text)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        spin(executor, interrupts)
     finally:
         executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
     return 0
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; returns the exit status."""
+    keep_freed_memory()
+    return run('label_points', LabelPointsNode, partial(_work, args=args), args)
 
 
 if __name__ == '__main__':

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameters of the node that labels clouds: type, default, range, meaning, in this one place."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of message types, as recordings and topics have them."""
 
 RAW_TYPE = 'sensor_msgs/msg/Image'

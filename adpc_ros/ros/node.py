@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """
 The segmentation node: frames and urgency in, the latest exit's mask out.
 
@@ -11,6 +12,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
+
+from adpc_ros.ros.interrupts import Interrupts, end_at_once
+
+if __name__ == '__main__':
+    end_at_once()  # loading torch takes seconds
 
 # PyTorch's threads that wait spin for some ten microseconds, long enough to find the next layer,
 # then sleep, so that a message gets its core; read when torch is loaded.
@@ -19,23 +26,24 @@ os.environ.setdefault('GOMP_SPINCOUNT', '20000')
 import rclpy
 import torch
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.checkpoint import load
+from adpc_ros.ros import shared_memory
 from adpc_ros.ros.allocator import give_freed_memory_back, keep_freed_memory
 from adpc_ros.ros.diagnostics import Diagnostics
 from adpc_ros.ros.inputs import Inputs, nanoseconds
-from adpc_ros.ros.lifecycle import Interrupts, refuse_impossible_transitions
+from adpc_ros.ros.lifecycle import refuse_impossible_transitions
 from adpc_ros.ros.node_parameters import ParameterNode
 from adpc_ros.ros.outputs import Outputs
-from adpc_ros.ros.packaged import FASTDDS_PROFILE, WEIGHTS, packaged
+from adpc_ros.ros.packaged import WEIGHTS, packaged
 from adpc_ros.ros.parameters import CLASS_NAMES, Parameters
 from adpc_ros.ros.plans import watch_of
 from adpc_ros.ros.publication import Network
-from adpc_ros.ros.starting import StartError, parameter_files, start
+from adpc_ros.ros.starting import parameter_files, run, spin
 from adpc_ros.ros.warn_once import WarnOnce
 from adpc_ros.runtime import cuda
 from adpc_ros.runtime.cores import core_count, on_cores
@@ -60,9 +68,10 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         refuse_impossible_transitions(self)
         self.declare_described()
         self._configuring = False
+        self._check: Callable[[], None] = _go_on  # whether to go on with the configuration
         self.lost = False  # the device: only another process can compute on it
         self.add_on_set_parameters_callback(self._judge_parameters)
-        self.add_post_set_parameters_callback(self._take_parameters)
+        self.after_changes(self._take_parameters)
         self._warn_once = WarnOnce(self.get_logger())
         self._plan: Plan | None = None
         self._engine: Engine | None = None
@@ -72,6 +81,23 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         self._diagnostics = Diagnostics(self)
 
     # Lifecycle
+
+    def start_by_itself(self, check: Callable[[], None]) -> bool:
+        """
+        Configure and activate.
+
+        :param check: called in between, may raise KeyboardInterrupt to end that.
+        :return: whether it succeeded.
+        """
+        self._check = check
+        try:
+            for trigger in (self.trigger_configure, self.trigger_activate):
+                if trigger() != TransitionCallbackReturn.SUCCESS:
+                    return False
+                check()
+        finally:
+            self._check = _go_on
+        return True
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the weights, compile, warm up, advertise."""
@@ -86,11 +112,12 @@ class SegmentationNode(ParameterNode, LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         finally:
             self._configuring = False
-        if not os.environ.get('FASTRTPS_DEFAULT_PROFILES_FILE'):
-            self.get_logger().warning(
-                'FASTRTPS_DEFAULT_PROFILES_FILE is not set: Fast DDS loses most large images '
-                f'between processes; use {FASTDDS_PROFILE} here and at the camera'
-            )
+        advice = ''
+        if 'fastrtps' in rclpy.get_rmw_implementation_identifier():
+            advice = shared_memory.complaint(os.environ, shared_memory.Room.now())
+        if advice:
+            self.get_logger().warning(advice)
+        self._diagnostics.advise(advice)
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self, values: Parameters) -> None:
@@ -101,6 +128,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
             raise ValueError(f'device: {values.device} asked for, but CUDA is not available')
         weights = values.weights or packaged(WEIGHTS)
         checkpoint = load(weights)
+        self._check()
         dtype: torch.dtype = getattr(torch, values.precision)
 
         def planned(network: AnytimeNetwork) -> Plan:
@@ -111,6 +139,7 @@ class SegmentationNode(ParameterNode, LifecycleNode):
             threads = values.threads or core_count()
             torch.set_num_threads(threads)
             plan = self._plan = planned(checkpoint.network)
+        self._check()
         size = (values.warmup_height, values.warmup_width)
         self._budget = budget_of(plan, values.frame_memory_mib, values.device)
         self._budget.check(size)
@@ -173,10 +202,12 @@ class SegmentationNode(ParameterNode, LifecycleNode):
         engine, outputs, budget = self._engine, self._outputs, self._budget
         assert engine is not None and outputs is not None and budget is not None
         try:
-            self._inputs = Inputs(self, engine, outputs, budget, self._warn_once, self.trace)
+            inputs = Inputs(self, engine, outputs, budget, self._warn_once, self.trace)
         except Exception as error:
             self.get_logger().error(f'cannot activate: {error or type(error).__name__}')
             return TransitionCallbackReturn.FAILURE
+        self._inputs = inputs
+        self._diagnostics.listening(inputs)
         result = super().on_activate(state)
         outputs.publish_label_info()
         for text in self.unknown_qos():
@@ -277,40 +308,31 @@ def _executor() -> Executor:
     return executor
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until it is interrupted; returns the exit status."""
-    interrupts = Interrupts()
-    keep_freed_memory()
-    try:
-        node = start(SegmentationNode, args)
-    except StartError as error:
-        print(f'adpc_ros: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 0
+def _go_on() -> None:
+    pass
+
+
+def _work(node: SegmentationNode, interrupts: Interrupts, args: list[str] | None) -> int:
     executor = _executor()
     executor.add_node(node)
     try:
         for text in node.complaints(parameter_files(args), {CLASS_NAMES}):
             node.get_logger().warning(text)
-        if node.get_parameter('autostart').value:
-            for trigger in (node.trigger_configure, node.trigger_activate):
-                if trigger() != TransitionCallbackReturn.SUCCESS:
-                    return 1
-        interrupts.raises = False
-        while rclpy.ok() and not node.lost:
-            executor.spin_once(timeout_sec=1.0)  # its spin() burns a core in some releases
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        if node.get_parameter('autostart').value and not node.start_by_itself(interrupts.check):
+            return 1
+        spin(executor, interrupts, lambda: node.lost)
     finally:
-        interrupts.raises = False
         node.on_shutdown(LifecycleState(state_id=0, label='unknown'))
         executor.shutdown()
         if node.trace is not None:
             node.trace.write()
-        node.destroy_node()
-        rclpy.try_shutdown()
     return 1 if node.lost else 0
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; returns the exit status."""
+    keep_freed_memory()
+    return run('adpc_ros', SegmentationNode, partial(_work, args=args), args)
 
 
 if __name__ == '__main__':

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes whose parameters a dataclass describes: declared, read, judged and warned of alike."""
 
 from __future__ import annotations
 
 import array
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rcl_interfaces.msg import (
@@ -42,6 +43,15 @@ class ParameterNode(Node):
     """
 
     kind: ClassVar[type[DataclassInstance]]
+    _changed: Callable[[list[Parameter]], None] | None = None
+
+    def after_changes(self, take: Callable[[list[Parameter]], None]) -> None:
+        """Call something with the parameters that were changed, each time, once they count."""
+        add = getattr(self, 'add_post_set_parameters_callback', None)
+        if add is not None:
+            add(take)
+        else:  # Humble
+            self._changed = take
 
     def declare_described(self, read_only: bool = False) -> None:
         """
@@ -109,7 +119,10 @@ class ParameterNode(Node):
         changes = [p for p in given if not self._has(p)]
         if not changes:
             return SetParametersResult(successful=True)
-        return super().set_parameters_atomically(changes)
+        result = super().set_parameters_atomically(changes)
+        if result.successful and self._changed is not None:
+            self._changed(changes)
+        return result
 
     def _has(self, parameter: Parameter) -> bool:
         """Tell whether a parameter has this type and value already."""

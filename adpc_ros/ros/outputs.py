@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the node says: mask, confidence and status of each frame, and what goes with them."""
 
 from __future__ import annotations
@@ -6,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -84,6 +84,13 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers = {}
 
+    def subscriber_counts(self) -> dict[str, int]:
+        """Count who has subscribed to what goes out of every frame, by topic."""
+        return {
+            topic: self._publishers[topic].get_subscription_count()
+            for topic in ('output/mask', 'output/confidence', 'output/status')
+        }
+
     def publish_label_info(self) -> None:
         """Publish the class names once; whoever subscribes later gets them, too."""
         if 'output/label_info' in self._publishers:
@@ -136,5 +143,5 @@ class Outputs:
     def _is_heard(self, topic: str) -> bool:
         try:
             return bool(self._publishers[topic].get_subscription_count())
-        except RCLError:  # interrupted in mid-frame: publish itself bears that, this does not
+        except RuntimeError:  # interrupted in mid-frame: publish itself bears that, this does not
             return False

@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameters as fields of a dataclass: type, default, range and meaning, and their checks."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ def field(
     high: float | None = None,
     *,
     choices: tuple[Any, ...] = (),
+    pattern: tuple[str, str] | None = None,
     items: type | None = None,
     live: bool = False,
 ) -> Any:
@@ -36,6 +39,7 @@ def field(
     :param low: least value, in the parameter's own unit; None for any.
     :param high: greatest value, likewise.
     :param choices: all that it may be; empty for any.
+    :param pattern: what a text must match as a whole, and how that is said; None for any.
     :param items: type of a list's items, int or float.
     :param live: whether it can be changed while the node is configured.
     """
@@ -44,6 +48,7 @@ def field(
         'low': low,
         'high': high,
         'choices': choices,
+        'pattern': pattern,
         'items': items,
         'live': live,
     }
@@ -103,6 +108,10 @@ def _check_range(each: dataclasses.Field[Any], value: Any) -> None:
         raise ValueError(f'{each.name}: expected {low} to {high}, got {value}')
     if choices and value not in choices:
         raise ValueError(f'{each.name}: expected one of {listed(choices)}, got {value!r}')
+    if pattern := each.metadata['pattern']:
+        expression, expected = pattern
+        if not re.fullmatch(expression, value):
+            raise ValueError(f'{each.name}: expected {expected}, got {value!r}')
 
 
 def unknown(names: Iterable[str], known: Collection[str]) -> list[str]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Parameter files of ROS 2, read as a node reads them; without ROS.
 

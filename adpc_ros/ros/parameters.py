@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters: type, default, range, meaning and when they count, in this one place."""
 
 from __future__ import annotations
@@ -6,11 +7,13 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adpc_ros.ros.parameter_fields import AT_CONFIGURE, check, field
 from adpc_ros.runtime.scheduler import Policy
-from adpc_ros.runtime.window import Thresholds
+
+if TYPE_CHECKING:
+    from adpc_ros.runtime.window import Thresholds
 
 CLASS_NAMES = 'class_names'  # a parameter that the node sets itself, as the weights say
 _EXITS = ('min_exit', 'max_exit', 'urgent_max_exit')
@@ -25,7 +28,11 @@ class Parameters:
     """
 
     weights: str = field('', 'Weights file (.safetensors); empty for the packaged ones.')
-    device: str = field('cpu', 'Where to compute: cpu, cuda, or cuda:N (CUDA has not been run).')
+    device: str = field(
+        'cpu',
+        'Where to compute: cpu, cuda, or cuda:N (CUDA has not been run).',
+        pattern=(r'cpu|cuda(:\d+)?', 'cpu, cuda or cuda:N'),
+    )
     threads: int = field(
         0, "Compute threads; 0 for one for each core, within a container's quota.", 0, 1024
     )
@@ -210,6 +217,8 @@ class Parameters:
 
     def thresholds(self) -> Thresholds:
         """Give those of the diagnostics."""
+        from adpc_ros.runtime.window import Thresholds  # loads torch, a launch file does without
+
         return Thresholds(
             stale_s=self.diagnostics_stale_s or math.inf,
             latency_s=self.diagnostics_warn_latency_s or math.inf,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Making a new plan while the node runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What is published of a result: topics, arrays and fields. Node and replays write what this gives.
 

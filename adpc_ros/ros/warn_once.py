@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Warnings that are logged once for each kind."""
 
 from __future__ import annotations

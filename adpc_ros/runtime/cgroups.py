@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The control groups of this process: what a container may take is said there (v2 or v1)."""
 
 from __future__ import annotations

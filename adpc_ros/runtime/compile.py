@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a trained network to its program; one function for each family."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many cores there are, and on which of them threads may run."""
 
 from __future__ import annotations

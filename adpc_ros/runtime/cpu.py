@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The native plan: kernels over lists of active positions, which can be paused within a layer.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What CUDA asks for beyond the CPU: float32 as it is, and an end when the device is lost."""
 
 from __future__ import annotations

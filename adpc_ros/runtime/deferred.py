@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images that are decoded when their turn comes; apart, so that who names them needs no torch."""
 
 from __future__ import annotations

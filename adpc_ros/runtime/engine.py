@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The preemptible runtime: a worker thread that executes a plan, ruled by the scheduler.
 

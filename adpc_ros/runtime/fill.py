@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Interpolation at inactive positions, at the cost of the inactive positions alone.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Between camera images and the network: normalised, padded input; class ids and confidence out.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The frames in flight and what becomes of them: carries out what a scheduler decides.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 From a program to operations of the native runtime: what is computed where, and what is saved.
 

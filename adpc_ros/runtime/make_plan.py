@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compile a network into the plan that executes it: the native one, or PyTorch's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What memory a frame may take: counted before anything of it is allocated."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The C interface of the native runtime (src/adpc.h), and where its library lies.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the native library counted and timed, in the terms of the program."""
 
 from __future__ import annotations

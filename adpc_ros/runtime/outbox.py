@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Results on their way out: in order, one at a time, by a thread that computes nothing.
 

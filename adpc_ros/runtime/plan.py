@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 What the engine asks of a compiled network: the interface of all plans.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 A trained network as a flat list of operations, the same for everything that executes it.
 

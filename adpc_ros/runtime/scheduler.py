@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The whole policy of the anytime runtime: what runs, when it stops, what is published or dropped.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 The operations of a program in PyTorch, on tensors in channels_last order.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plan that PyTorch executes, on any device: the fallback, and the baseline of benchmarks."""
 
 from __future__ import annotations

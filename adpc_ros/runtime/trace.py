@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Where the time goes: spans of what threads did, written as a trace for Perfetto and Chrome.
 

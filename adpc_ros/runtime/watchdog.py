@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """
 Replacement of a worker that hangs in its plan, or has died.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the last seconds were like: rates, latencies, exits, drops; and whether that is well."""
 
 from __future__ import annotations

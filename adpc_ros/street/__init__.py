@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A synthetic, labelled drive through a street, for demonstrations, tests and training."""
 
 from adpc_ros.street.drive import StreetDrive

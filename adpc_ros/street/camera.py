@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pinhole camera of the street, and the line that the street follows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The synthetic drive: where the camera is, and how a frame is put together."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fronts of houses, painted once for a street: brick, render and stone, windows, shops, doors."""
 
 from __future__ import annotations

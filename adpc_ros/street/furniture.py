@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Street furniture: lamp posts, signs, traffic lights, beacons, bollards, and trees."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ground: asphalt with its markings, kerbs and pavement, looked up for each pixel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both sides of a street as lots: houses, gardens, fences, and what closes the view behind."""
 
 from __future__ import annotations

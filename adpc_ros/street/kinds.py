@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Class ids of what stands in the street: the classes of CamVid."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weather and light of a street."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Drawing of what stands in the street, with Pillow, far things first."""
 
 from __future__ import annotations

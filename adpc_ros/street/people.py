@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pedestrians and bicyclists: sticks around a moving skeleton."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees, hedges, roofs and fences, painted once for a street."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Textures of the street: noise that is anchored in the world, and ripmaps to look it up."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cars and vans: bodies lofted over cross-sections, with glass, wheels and lamps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Drawing of textured walls into arrays, and which of them can be seen at all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A whole street, laid out by chance from a seed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolution of each channel by itself, over lists of positions.
 #pragma once
 

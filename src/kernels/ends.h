@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Both ends of the network: the image, and what becomes of class scores.
 #pragma once
 

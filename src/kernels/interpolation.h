@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Values at positions between others: interpolated, upsampled, pooled, added up.
 #pragma once
 

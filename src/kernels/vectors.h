@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Vectors of floats in any width, and what the kernels do with them. Like all of this folder it is
 // compiled for each instruction set, in a namespace without a name: what the linker merges of
 // several instruction sets would need the widest of them wherever it is called. For the same reason

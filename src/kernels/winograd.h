@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // 3x3 convolution of stride 1 by Winograd's F(2x2, 3x3): four outputs of a 2x2 tile from 16
 // products for each pair of channels and not 36 (Lavin and Gray, arXiv:1509.09308).
 #pragma once

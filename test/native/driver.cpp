@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs random small networks on the native runtime, disturbs them as a node would and worse, and
 // compares every result.  driver SECONDS [SEED]: prints what it did, or the first difference (and
 // then exits with 1). Episode e of a run has the seed SEED + e: `driver 0 SEED` repeats it alone.
