@@ -21,6 +21,7 @@ from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.cpu import Unsupported
 from adpc_ros.runtime.images import padded_size, render, to_input
 from adpc_ros.runtime.make_plan import make_plan
+from adpc_ros.runtime.network_plan import NetworkPlan
 from adpc_ros.runtime.plan import ComputedExit, Plan
 from adpc_ros.runtime.program import Conv
 from adpc_ros.runtime.torch_layers import Layer
@@ -433,3 +434,63 @@ def test_on_cuda_float32_is_not_tf32_and_nothing_else_is_changed(device: str) ->
 )
 def test_a_lost_device_is_told_from_other_errors(error: Exception | None, lost: bool) -> None:
     assert cuda.is_lost(error) == lost
+
+
+@pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])
+@pytest.mark.parametrize('case', CASES)
+def test_a_network_without_a_program_is_computed_by_its_own_steps(
+    case: str, adaptive: bool
+) -> None:
+    network = with_temperatures(case)
+    plan, compiled = NetworkPlan(network), torch_plan_of(network)
+    picture = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+    own, expected = list(plan.segment(picture, adaptive)), []
+    scores = []
+    for done in compiled.segment(picture, adaptive):
+        if done is not None:
+            expected.append(done)
+            scores.append(compiled.logits())
+    exits = [done for done in own if done is not None]
+    assert len(exits) == len(expected) == network.config.exit_count
+    assert own.count(None) >= 3 * len(exits), 'it must let its caller look at the clock'
+    assert_close(plan.logits(), scores[-1])
+    for done, other in zip(exits, expected):
+        assert done.exit_index == other.exit_index
+        assert (done.rendered.class_ids == other.rendered.class_ids).mean() > 0.999
+        assert done.macs == other.macs
+        assert done.active_share == pytest.approx(other.active_share)
+        assert done.mean_confidence == pytest.approx(other.mean_confidence, abs=1e-4)
+
+
+def test_a_networks_own_steps_are_counted_and_can_be_dropped() -> None:
+    plan = NetworkPlan(random_network(seed=0, **CASES['redesigned']))
+    picture = np.zeros((64, 96, 3), np.uint8)
+    with pytest.raises(RuntimeError, match='no exit yet'):
+        plan.logits()
+    steps = plan.segment(picture)
+    assert next(steps) is None
+    assert plan.progress == 0
+    assert next(steps) is None
+    assert plan.progress == 1
+    steps.close()
+    assert plan.step_times() == []
+    whole = [done for done in plan.segment(picture) if done is not None]
+    assert [done.exit_index for done in whole] == [1, 2, 3, 4]
+    assert len(plan.step_times()) == plan.progress - 1
+    assert plan.memory_bytes > plan.bytes_for((64, 96)) > 3 * 64 * 96 * 4
+    assert plan.bytes_for((128, 96)) == pytest.approx(2 * plan.bytes_for((64, 96)), rel=0.1)
+    plan.close()
+    with pytest.raises(RuntimeError, match='closed'):
+        next(plan.segment(picture))
+
+
+def test_a_networks_own_steps_refuse_what_they_cannot_compute() -> None:
+    network = random_network(seed=0, **CASES['redesigned'])
+    with pytest.raises(ValueError, match=r'hrnet_tiny: expected float32.*bfloat16'):
+        NetworkPlan(network, dtype=torch.bfloat16)
+    network.conv1.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match=r'conv1\.weight: expected finite'):
+        NetworkPlan(network)
+    plan = NetworkPlan(random_network(seed=0, adaptivity=None))
+    with pytest.raises(ValueError, match='adaptivity'):
+        next(plan.segment(np.zeros((64, 96, 3), np.uint8), active_maps=[]))

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The anytime network: stages and exits, each reusing what the ones before it computed.
+The anytime network: exits one after the other, each reusing what the ones before it computed.
 
-What all families have in common; a family (:mod:`adpc_ros.network.families`) says what its stages
-and exit heads compute. Source: arXiv:2104.00749 (ADP-C) and its released code, whose behaviour is
-kept.
+What all families (:mod:`adpc_ros.network.families`) have in common; and what those of stages have
+in common, of which a family says what the parts of a stage and the exit heads compute.
+Source: arXiv:2104.00749 (ADP-C) and its released code, whose behaviour is kept.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -61,8 +61,15 @@ class Exit(NamedTuple):
     next_active: ActiveMap | None
 
 
+Part = Callable[[list[Tensor], ActiveMap | None], list[Tensor]]
+"""
+A small part of a stage: from features, each (B, C, h, w), and the positions to compute (None for
+all, as in stage 1) to features.
+"""
+
+
 class AnytimeNetwork(nn.Module, ABC):
-    """A network of stages with an exit after each; the loop over them."""
+    """A network that gives its exits one after the other, in small steps."""
 
     ARCHITECTURES: ClassVar[Mapping[str, Architecture]]
     """The family's networks by name."""
@@ -83,13 +90,78 @@ class AnytimeNetwork(nn.Module, ABC):
         self.config = config
 
     @abstractmethod
-    def stage(self, index: int, features: list[Tensor], active: ActiveMap | None) -> list[Tensor]:
+    def steps(
+        self,
+        image: Tensor,
+        adaptive: bool = True,
+        active_maps: list[ActiveMap] | None = None,
+    ) -> Iterator[Exit | None]:
         """
-        Compute a stage.
+        Yield the exits in turn, and None after each other unit of work.
 
-        :param index: from 1.
-        :param features: what the stage before gave, each (B, C, h, w); the image for stage 1.
-        :param active: positions to compute; None computes all. None for stage 1.
+        What comes next is computed when the iterator is advanced; dropping it cancels the rest.
+        Parameters as of :meth:`exits`, which checks them.
+        """
+
+    @abstractmethod
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError for an image size, in pixels, that the network does not take."""
+
+    def by_own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """
+        Give the tensors of a released file by this network's names; here they are the same.
+
+        :param tensors: by the names of the file.
+        :return: without what has no place in the network's architecture.
+        """
+        return dict(tensors)
+
+    def exits(
+        self,
+        image: Tensor,
+        adaptive: bool = True,
+        active_maps: list[ActiveMap] | None = None,
+    ) -> Iterator[Exit]:
+        """
+        Yield the exits in turn; each is computed when the iterator reaches it.
+
+        :param image: (B, 3, H, W) float, RGB, normalised with the configuration's mean and std.
+        :param adaptive: False computes every position, as if no exit were ever confident.
+        :param active_maps: given, one for each exit but the last, these rule the stages that
+            follow instead of the network's own, resized to the exit's scale (nearest).
+        :return: an iterator over the exits.
+        :raises ValueError: for another shape, or a size that the network does not take.
+        """
+        if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
+            raise ValueError(f'expected a (B, 3, H, W) image, got shape {tuple(image.shape)}')
+        self.check_size(image.shape[2], image.shape[3])
+        for done in self.steps(image, adaptive, active_maps):
+            if done is not None:
+                yield done
+
+    def forward(self, image: Tensor, adaptive: bool = True) -> list[Tensor]:
+        """
+        Compute every exit, for training.
+
+        :return: the logits of each exit, (B, K, h, w) float.
+        """
+        return [out.logits for out in self.exits(image, adaptive)]
+
+
+class StagedNetwork(AnytimeNetwork):
+    """
+    A network of stages with an exit after each, the confident positions of which are masked.
+
+    Where an exit is finer than the one before, the scores that are carried over are resized
+    bilinearly, and the active map to the nearest.
+    """
+
+    @abstractmethod
+    def parts(self, index: int) -> Sequence[Part]:
+        """
+        Give what a stage computes, in order.
+
+        :param index: of the stage, from 1. The first part of stage 1 gets the image.
         """
 
     @abstractmethod
@@ -105,48 +177,22 @@ class AnytimeNetwork(nn.Module, ABC):
         :return: (B, K, h, w) float, at the exit's scale.
         """
 
-    def by_own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """
-        Give the tensors of a released file by this network's names; here they are the same.
-
-        :param tensors: by the names of the file.
-        :return: without what has no place in the network's architecture.
-        """
-        return dict(tensors)
-
-    @abstractmethod
-    def check_size(self, height: int, width: int) -> None:
-        """Raise ValueError for an image size, in pixels, that the network does not take."""
-
-    def exits(
+    def steps(
         self,
         image: Tensor,
         adaptive: bool = True,
         active_maps: list[ActiveMap] | None = None,
-    ) -> Iterator[Exit]:
-        """
-        Yield the exits in turn; each is computed when the iterator reaches it.
-
-        Where an exit is finer than the one before, the scores that are carried over are resized
-        bilinearly, and the active map to the nearest.
-
-        :param image: (B, 3, H, W) float, RGB, normalised with the configuration's mean and std.
-        :param adaptive: False computes every position, as if no exit were ever confident.
-        :param active_maps: given, one for each exit but the last, these rule the stages that
-            follow instead of the network's own, resized to the exit's scale (nearest).
-        :return: an iterator over the exits.
-        :raises ValueError: for another shape, or a size that the network does not take.
-        """
-        if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
-            raise ValueError(f'expected a (B, 3, H, W) image, got shape {tuple(image.shape)}')
-        self.check_size(image.shape[2], image.shape[3])
+    ) -> Iterator[Exit | None]:
+        """Yield the exits in turn, and None after each part of a stage."""
         adaptivity = self.config.adaptivity if adaptive else None
         stage_count = self.config.stage_count
         features = [image]
         logits: Tensor | None = None
         active: ActiveMap | None = None
         for index in range(1, stage_count + 1):
-            features = self.stage(index, features, active)
+            for part in self.parts(index):
+                features = part(features, active)
+                yield None
             if not self.config.has_exit(index):
                 continue
             raw = self.scores(index, features, active)
@@ -166,11 +212,3 @@ class AnytimeNetwork(nn.Module, ABC):
                 following = ActiveMap(positions)
             yield Exit(index, logits, raw, features, active, following)
             active = following
-
-    def forward(self, image: Tensor, adaptive: bool = True) -> list[Tensor]:
-        """
-        Compute every exit, for training.
-
-        :return: the logits of each exit, (B, K, h, w) float.
-        """
-        return [out.logits for out in self.exits(image, adaptive)]

@@ -13,7 +13,7 @@ arXiv:1612.03144 (the way up), arXiv:2104.00749 (masks).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d, MaskedSequential
-from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.anytime import Part, StagedNetwork
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.layers import BN_EPS, BasicBlock, conv_bn, resize
 
@@ -220,7 +220,7 @@ class Refine(nn.Module):
         return x
 
 
-class CoarseToFine(AnytimeNetwork):
+class CoarseToFine(StagedNetwork):
     """Stage 1 is the trunk and the way up; the others are refinements."""
 
     ARCHITECTURES = SIZES
@@ -285,19 +285,23 @@ class CoarseToFine(AnytimeNetwork):
             if isinstance(module, BasicBlock) and not module.bn2.weight.is_meta:
                 nn.init.zeros_(module.bn2.weight)  # so that a block begins as the identity
 
-    def stage(self, index: int, features: list[Tensor], active: ActiveMap | None) -> list[Tensor]:
+    def parts(self, index: int) -> Sequence[Part]:
         """
-        Compute the trunk and the way up, or a refinement.
+        Give the trunk and the way up, or a refinement.
 
-        :param index: from 1.
-        :param features: of the stage before; the image for stage 1.
-        :param active: positions to compute; None computes all.
-        :return: the map that the exit reads, then the trunk's features at 1/4.
+        Features are the map that the exit reads, then the trunk's features at 1/4.
         """
-        if index > 1:
+        if index == 1:
+            return [self._trunk_and_way_up]
+        refine = self.refine[index - 2]
+
+        def refined(features: list[Tensor], active: ActiveMap | None) -> list[Tensor]:
             x, *early = features
-            refine = self.refine[index - 2]
             return [refine(x, early[0] if early else None, active), *early]
+
+        return [refined]
+
+    def _trunk_and_way_up(self, features: list[Tensor], _: ActiveMap | None) -> list[Tensor]:
         x = self.stem(features[0])
         maps = []
         for stage in self.trunk:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from torch import Tensor, nn
 
 from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d, MaskedSequential
-from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.anytime import Part, StagedNetwork
 from adpc_ros.network.exits import Heads, join_branches, plain_head, redesigned_head
 from adpc_ros.network.layers import BasicBlock, batch_norm, conv_bn, resize
 
@@ -151,7 +152,7 @@ class ExchangeModule(nn.Module):
         return fused
 
 
-class HRNet(AnytimeNetwork):
+class HRNet(StagedNetwork):
     """Stem and layer1 are stage 1; the others are HRNet's own."""
 
     ARCHITECTURES = SIZES
@@ -225,26 +226,23 @@ class HRNet(AnytimeNetwork):
         x = self.layer1(x)
         return x
 
-    def stage(self, index: int, features: list[Tensor], active: ActiveMap | None) -> list[Tensor]:
+    def parts(self, index: int) -> Sequence[Part]:
         """
-        Run stem and layer1, or the transition into stage 2, 3 or 4 and the stage itself.
+        Give stem and layer1, or the transition into stage 2, 3 or 4 and the stage's modules.
 
-        :param index: from 1.
-        :param features: the branches of the stage before; the image for stage 1.
-        :param active: positions to compute; None computes all.
-        :return: ``index`` branches, (B, C_i, H / 2^(2+i), W / 2^(2+i)).
+        Features are ``index`` branches, (B, C_i, H / 2^(2+i), W / 2^(2+i)).
         """
         if index == 1:
-            return [self.stem(features[0])]
-        transition: nn.ModuleList = getattr(self, f'transition{index - 1}')
-        branches = [
+            return [lambda features, _: [self.stem(features[0])]]
+        return [partial(self._enter, index), *getattr(self, f'stage{index}')]
+
+    def _enter(self, index: int, branches: list[Tensor], active: ActiveMap | None) -> list[Tensor]:
+        """Apply the transition into a stage."""
+        return [
             source if layer is None else layer(source, active)
-            for i, layer in enumerate(transition)
-            for source in (features[min(i, len(features) - 1)],)
+            for i, layer in enumerate(getattr(self, f'transition{index - 1}'))
+            for source in (branches[min(i, len(branches) - 1)],)
         ]
-        for module in getattr(self, f'stage{index}'):
-            branches = module(branches, active)
-        return branches
 
     def head(self, index: int) -> nn.Sequential:
         """Give the head of an exit."""

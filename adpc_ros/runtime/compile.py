@@ -18,13 +18,24 @@ def compile_network(network: AnytimeNetwork) -> Program:
 
     :param network: trained, on any device; described as it is in evaluation mode.
     :raises ValueError: if a parameter is not finite, or with its BatchNorm is none of float32;
-        names the layer.
+        names the layer. Or for a family that :func:`has_program` says no of.
     """
+    if not has_program(network):
+        raise ValueError(
+            f'{network.config.architecture}: expected a network that can be compiled, of '
+            f'{" or ".join(family.__name__ for family in _WRITE)}; '
+            'PyTorch runs this one, module by module'
+        )
     writer = Writer(network)
     _WRITE[type(network)](writer, network)
     program = writer.program()
     program.check()
     return program
+
+
+def has_program(network: AnytimeNetwork) -> bool:
+    """Tell whether the operations of a network's family can be written down as a program."""
+    return type(network) in _WRITE
 
 
 def _write_hrnet(writer: Writer, network: HRNet) -> None:

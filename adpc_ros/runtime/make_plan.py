@@ -8,7 +8,8 @@ import logging
 import torch
 
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.runtime.compile import compile_network
+from adpc_ros.runtime.compile import compile_network, has_program
+from adpc_ros.runtime.network_plan import NetworkPlan
 from adpc_ros.runtime.plan import Plan
 from adpc_ros.runtime.program import Program
 from adpc_ros.runtime.torch_plan import TorchPlan
@@ -25,7 +26,8 @@ def make_plan(
     """
     Compile a network; its later changes do not reach the plan.
 
-    On the CPU it is the native plan where that can be had; else PyTorch, with a warning.
+    On the CPU it is the native plan where that can be had; else PyTorch, with a warning. PyTorch
+    also runs the networks that no program describes.
 
     :param network: trained; used in evaluation mode.
     :param device: where it is computed.
@@ -34,6 +36,8 @@ def make_plan(
     :raises ValueError: for weights that are not finite in that type, BatchNorm included; names
         the layer.
     """
+    if not has_program(network):
+        return NetworkPlan(network, device, dtype)
     program = compile_network(network)
     native = None
     if torch.device(device).type == 'cpu':

@@ -137,31 +137,16 @@ class TorchPlan:
             yield None
             if done.logits is not None:
                 self._logits = done.logits
-                yield from self._render(done, size)
+                yield from render_exit(
+                    done.logits,
+                    size,
+                    self.config,
+                    step.exit_index,
+                    done.macs,
+                    done.active_share,
+                    done.inverse_temperature,
+                )
         self._times = times
-
-    def _render(self, done: Done, size: tuple[int, int]) -> Iterator[ComputedExit | None]:
-        """Yield None after each band, then the exit."""
-        assert done.logits is not None
-        into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
-        total = confident = 0.0
-        threshold = confident_threshold(self.config)
-        scale = self.config.scale_of(done.step.exit_index)
-        for band in render_bands(
-            done.logits, size, into, scale, threshold, done.inverse_temperature
-        ):
-            total += band.confidence_sum
-            confident += band.confident_pixels
-            yield None
-        pixels = size[0] * size[1]
-        yield ComputedExit(
-            min(done.step.exit_index, self.exit_count),  # a base network's only exit is the last
-            into,
-            total / pixels,
-            confident / pixels,
-            done.macs,
-            done.active_share,
-        )
 
     def bytes_for(self, size: tuple[int, int]) -> int:
         """Give about what an image takes, as :meth:`adpc_ros.runtime.plan.Plan.bytes_for`."""
@@ -245,3 +230,34 @@ class TorchPlan:
                 active = RingMap(positions)
             next_share = 1.0 if active is None else active.share(size)
             yield Done(step, tuple(y.shape), share, macs, y, next_share, inverse)
+
+
+def render_exit(
+    logits: Tensor,
+    size: tuple[int, int],
+    config: NetworkConfig,
+    exit_index: int,
+    macs: int,
+    active_share: float,
+    inverse_temperature: Tensor | None,
+) -> Iterator[ComputedExit | None]:
+    """
+    Yield None after each band of an image, then the exit.
+
+    :param logits: (1, K, h, w) float32, after carry-over.
+    :param size: (H, W) of the image in pixels.
+    :param exit_index: counts stages.
+    :param macs: as in :class:`~adpc_ros.runtime.plan.ComputedExit`, and so ``active_share``.
+    :param inverse_temperature: of :func:`~adpc_ros.runtime.images.inverse_temperatures`.
+    """
+    into = Rendered(np.empty(size, np.uint8), np.empty(size, np.uint8))
+    total = confident = 0.0
+    threshold, scale = confident_threshold(config), config.scale_of(exit_index)
+    for band in render_bands(logits, size, into, scale, threshold, inverse_temperature):
+        total += band.confidence_sum
+        confident += band.confident_pixels
+        yield None
+    pixels = size[0] * size[1]
+    # a base network's only exit is the last stage's
+    exit_index = min(exit_index, config.exit_count)
+    yield ComputedExit(exit_index, into, total / pixels, confident / pixels, macs, active_share)
