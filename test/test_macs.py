@@ -142,7 +142,7 @@ def test_a_frame_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     ('arguments', 'message'),
     [
         (['--network', 'resnet'], "unknown architecture 'resnet'"),
-        (['--masked', '.1,.2,.3'], '--heads and --masked need --network'),
+        (['--masked', '.1,.2,.3'], '--heads, --head-depths and --masked need --network'),
         (['--network', 'hrnet_tiny', '--heads', 'none', '--masked', '0,0,0'], 'early exits'),
         (['--network', 'hrnet_tiny', '--masked', '.1,.2'], 'expected 3 masked shares'),
         (['--network', 'coarse_tiny', '--masked', '.1,.2,.3'], 'expected 2 masked shares'),

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adpc_ros.commands.options import check_outputs, positive, probability
+from adpc_ros.commands.options import check_outputs, depths, positive, probability
 
 if TYPE_CHECKING:
     from adpc_ros.commands.options import Commands
@@ -33,6 +33,13 @@ def add(commands: Commands) -> None:
         choices=('redesigned', 'plain', 'none'),
         help='exit heads: redesigned (RH), plain (EE), none (last exit alone); default: the '
         "family's own, RH for HRNet",
+    )
+    parser.add_argument(
+        '--head-depths',
+        type=depths,
+        metavar='A,B,...',
+        help="how often redesigned heads pool, of each exit but the last (the family's own, or "
+        "safetensors' own)",
     )
     parser.add_argument(
         '--classes',
@@ -131,6 +138,10 @@ def _config(
             '--threshold, --window and --add-masks need masks: no --no-masks, no --heads none'
         )
     config = NetworkConfig(options.network, heads, class_count, adaptivity)
+    if options.head_depths:
+        config = replace(config, head_depths=options.head_depths)
+    elif own and config.heads is Heads.REDESIGNED:
+        config = replace(config, head_depths=own.network.config.head_depths)
     if own:
         config = replace(config, mean=own.network.config.mean, std=own.network.config.std)
         if not options.backbone_only:  # new heads are not calibrated

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adpc_ros.commands import evaluate_sweep
 from adpc_ros.commands.options import (
     add_json,
     check_outputs,
@@ -75,6 +76,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
     parser.add_argument('--no-masks', action='store_true', help='compute every position')
+    evaluate_sweep.add_options(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -86,11 +88,15 @@ def run(options: argparse.Namespace) -> None:
 
     paths = [path for text in (options.weights, *options.against) for path in _paths(text)]
     figures = Path(options.figures) if options.figures else None
+    drawn = [*(f'{stem}.svg' for stem, _, _ in _PLOTS), _RELIABILITY]
     check_outputs(
         {'--json': options.json},
         [*paths, folder_of(options.data)],
-        {'--figures': (figures, [*(f'{stem}.svg' for stem, _, _ in _PLOTS), _RELIABILITY])},
+        {'--figures': (figures, [evaluate_sweep.FIGURE] if options.sweep else drawn)},
     )
+    if figures is not None:
+        _need_matplotlib()
+    chosen = evaluate_sweep.choices(options)
     samples = open_samples(options.data)
     subjects = [_open(text) for text in (options.weights, *options.against)]
     for loaded in (one for subject in subjects for one in subject):
@@ -99,7 +105,16 @@ def run(options: argparse.Namespace) -> None:
                 f'{loaded.identity}: expected the classes of {samples.classes.name}, '
                 f'got those of {loaded.classes.name}'
             )
+    if any(chosen) and len(subjects[0]) > 1:
+        raise ValueError(f'{options.weights}: a cascade has no masks to be changed')
     use_threads(options.threads)
+    if options.sweep:
+        print(f'{_name(subjects[0])} on {len(samples)} images of {options.data}')
+        evaluate_sweep.run_sweep(subjects[0][0], samples, chosen, figures, options.json)
+        return
+    ours = subjects[0][-1]
+    ours = ours._replace(network=evaluate_sweep.with_choice(ours.network, chosen))
+    subjects[0][-1] = ours
     period_s = 1 / options.fps if options.fps else None
     results = [
         evaluate(
@@ -110,10 +125,14 @@ def run(options: argparse.Namespace) -> None:
         )
         for subject in subjects
     ]
-    result, ours = results[0], subjects[0][-1]
+    result = results[0]
     print(f'{_name(subjects[0])} on {len(samples)} images of {options.data}')
     horizon_s = options.horizon or result.seconds[-1]
     numbers = _numbers(result, _name(subjects[0]), ours, horizon_s)
+    masks = ours.network.config.adaptivity
+    numbers['masks'] = None if masks is None or options.no_masks else masks.described
+    if any(chosen):
+        print(f"masks, not the weights' own: {numbers['masks']}")
     _print(numbers)
     numbers['against'], numbers['differences'] = {}, {}
     for subject, other in zip(subjects[1:], results[1:]):
@@ -218,6 +237,13 @@ def _print_differences(name: str, differences: list[Difference]) -> None:
         print(f'  {exit_name:9} {100 * d.value:+6.2f}  [{100 * d.low:+.2f}, {100 * d.high:+.2f}]')
 
 
+def _need_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ValueError('--figures needs matplotlib: pip install matplotlib') from error
+
+
 def _draw(
     folder: Path,
     first: Checkpoint,
@@ -227,12 +253,9 @@ def _draw(
 ) -> None:
     from PIL import Image
 
+    from adpc_ros.learning.figures import Curve, save_accuracy, save_reliability
     from adpc_ros.pictures import exit_panel
 
-    try:
-        from adpc_ros.learning.figures import Curve, save_accuracy, save_reliability
-    except ImportError as error:
-        raise ValueError('--figures needs matplotlib: pip install matplotlib') from error
     folder.mkdir(parents=True, exist_ok=True)
     for stem, cost, key in _PLOTS:
         curves = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from adpc_ros.commands.options import (
     add_json,
     check_outputs,
+    depths,
     percent,
     positive,
     shares,
@@ -56,6 +57,12 @@ def add(commands: Commands) -> None:
         "family's own, RH for HRNet",
     )
     parser.add_argument(
+        '--head-depths',
+        type=depths,
+        metavar='A,B,...',
+        help='how often redesigned heads pool, of each exit but the last (3,2,1 for HRNet)',
+    )
+    parser.add_argument(
         '--masked',
         type=shares,
         metavar='A,B,...',
@@ -74,7 +81,8 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Count, print, and write what was counted."""
     check_outputs({'--json': options.json}, [options.weights, options.image])
-    described = [options.network, options.heads, options.masked, options.size, options.classes]
+    described = [options.network, options.heads, options.head_depths, options.masked]
+    described += [options.size, options.classes]
     if options.weights or options.image:
         if not (options.weights and options.image) or any(described):
             raise ValueError('--weights and --image go together, and with --json alone')
@@ -104,8 +112,8 @@ def _count_configurations(options: argparse.Namespace) -> None:
     if options.network:
         heads = Heads(options.heads) if options.heads else None
         wanted = [(options.network, heads, options.masked)]
-    elif options.heads or options.masked:
-        raise ValueError('--heads and --masked need --network')
+    elif options.heads or options.masked or options.head_depths:
+        raise ValueError('--heads, --head-depths and --masked need --network')
     else:
         kinds = [*((heads, None) for heads in Heads), (Heads.REDESIGNED, macs.PAPER_MASKED)]
         wanted = [(n, h, m) for n in ('hrnet_w48', 'hrnet_w18_small_v2') for h, m in kinds]
@@ -116,18 +124,21 @@ def _count_configurations(options: argparse.Namespace) -> None:
         config = NetworkConfig(name, class_count=classes, adaptivity=masks)
         if heads is not None:
             config = replace(config, heads=heads)
+        config = replace(config, head_depths=options.head_depths)
         padded = padded_size(image, config)
         counts = macs.count_shares(config, padded, masked)
         gimac = [n / macs.GI for n in counts]
         comparable = image == macs.PAPER_SIZE and classes == macs.PAPER_CLASSES
+        comparable &= options.head_depths is None
         comparable &= masked is None or masked == macs.PAPER_MASKED
         key = (name, config.heads, masked is not None)
         paper = macs.PAPER_GIMAC.get(key) if comparable else None
         if not rows:
             print(_header(image, padded))
-        rows.append(
-            Row(name, config.heads.value, list(masked) if masked else None, [*image], gimac)
-        )
+        kind = config.heads.value
+        if options.head_depths:
+            kind += ' ' + ','.join(map(str, options.head_depths))
+        rows.append(Row(name, kind, list(masked) if masked else None, [*image], gimac))
         print(rows[-1].line(paper or ()), flush=True)
     write_json(options.json, [row._asdict() for row in rows])
 

@@ -42,6 +42,14 @@ def shares(text: str) -> tuple[float, ...]:
     return values
 
 
+def depths(text: str) -> tuple[int, ...]:
+    """Read positive whole numbers between commas."""
+    parts = text.split(',')
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f'expected positive whole numbers A,B,..., got {text!r}')
+    return tuple(map(int, parts))
+
+
 def probability(text: str) -> float:
     """Read a number in [0, 1]."""
     try:

@@ -24,6 +24,7 @@ from adpc_ros.learning.evaluate import Evaluation, evaluate
 from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.families import with_adaptivity
 from adpc_ros.progress import ProgressBar
 from adpc_ros.runtime.images import to_input
 
@@ -62,13 +63,12 @@ def with_thresholds(
     """
     adaptivity = network.config.adaptivity
     if adaptivity is None or adaptivity.criterion is not Criterion.MAX_PROBABILITY:
-        raise ValueError('expected a network with masks by top probability (adaptivity)')
-    changed = copy.copy(network)
-    adaptivity = dataclasses.replace(
-        adaptivity, thresholds=thresholds, class_thresholds=class_thresholds
+        found = 'none' if adaptivity is None else f'masks by {adaptivity.criterion.value}'
+        raise ValueError(f'expected a network with masks by top probability, got {found}')
+    return with_adaptivity(
+        network,
+        dataclasses.replace(adaptivity, thresholds=thresholds, class_thresholds=class_thresholds),
     )
-    changed.config = dataclasses.replace(network.config, adaptivity=adaptivity)
-    return changed
 
 
 def calibrate(
@@ -89,7 +89,10 @@ def calibrate(
     :param each_exit: as in :func:`fit_thresholds`.
     :param each_class: also fit a threshold for each class, and keep these if they save more.
     :return: a network with the same parameters and the fitted values in its configuration.
+    :raises ValueError: as :func:`with_thresholds`.
     """
+    if network.config.adaptivity is not None:  # refuses what cannot be searched
+        with_thresholds(network, network.config.adaptivity.thresholds)
     without_masks = evaluate(network, samples, adaptive=False, progress=progress)
     if network.config.adaptivity is not None:
         min_miou = without_masks.miou[-1] - max_loss

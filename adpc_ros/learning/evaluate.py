@@ -146,9 +146,8 @@ def masked_after(
     adaptivity = config.adaptivity
     assert adaptivity is not None
     threshold = adaptivity.thresholds_of(exit_index)
-    active = active_positions(scores, adaptivity.criterion, threshold)
-    if before is not None:
-        active &= ActiveMap(before).at((active.shape[2], active.shape[3]))
+    known = None if before is None else ActiveMap(before)
+    active = active_positions(scores, adaptivity.criterion, threshold, known)
     cell = config.scale_of(exit_index)
     rest = ~active[0, 0].cpu().numpy().repeat(cell, 0).repeat(cell, 1)
     judged = rest[: label.shape[0], : label.shape[1]] & (label != IGNORE_ID)

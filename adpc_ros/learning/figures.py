@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adpc_ros.learning.metrics import Reliability
@@ -30,14 +31,33 @@ def save_accuracy(path: Path, curves: Mapping[str, Curve], cost: str) -> None:
     """
     figure = Figure(figsize=(1.5 * _EDGE_IN, _EDGE_IN), layout='constrained')
     axes = figure.add_subplot()
+    _plot(axes, curves, cost)
+    axes.set_xlim(left=0)
+    figure.savefig(path)
+
+
+def save_panels(path: Path, panels: Mapping[str, Mapping[str, Curve]], cost: str) -> None:
+    """
+    Plot mean IoU over what it costs in several panels, in the form of the paper's figure 5.
+
+    :param panels: by title, the curves by their names.
+    :param cost: names the horizontal axes, with the unit.
+    """
+    figure = Figure(figsize=(1.5 * _EDGE_IN * len(panels), _EDGE_IN), layout='constrained')
+    for i, (title, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        _plot(axes, curves, cost)
+        axes.set_title(title)
+    figure.savefig(path)
+
+
+def _plot(axes: Axes, curves: Mapping[str, Curve], cost: str) -> None:
     for name, curve in curves.items():
         axes.plot(curve.cost, [100 * m for m in curve.miou], 'o-', label=name)
     axes.set_xlabel(cost)
     axes.set_ylabel('mean IoU, %')
-    axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path)
 
 
 def save_reliability(path: Path, reliability: Sequence[Reliability]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WINDOWS = (3, 5, 7, 9)
+_THRESHOLD = 0.998  # the paper's
 _CENTRE_SQUARE_DISTANCE = 1e5  # takes the centre of the window out of its own average
 _NORMALISER_EPS = 1e-5
 
@@ -27,6 +28,13 @@ class Criterion(str, enum.Enum):
 
     MAX_PROBABILITY = 'max_probability'
     ENTROPY = 'entropy'
+    TOP_K = 'top_k'  # a given share of the positions, the most confident ones
+    RANDOM = 'random'  # a given share, drawn once for each size: always the same positions
+
+    @property
+    def by_share(self) -> bool:
+        """Whether the thresholds are shares of all positions, which are masked."""
+        return self in (Criterion.TOP_K, Criterion.RANDOM)
 
 
 @dataclass(frozen=True)
@@ -37,24 +45,36 @@ class Adaptivity:
     :param criterion: what is compared with the thresholds.
     :param thresholds: one for each exit but the last, or a single one for all of them. Maximum
         probability: in [0, 1], 1.0 skips nothing. Entropy: in nats, at least 0, 0.0 skips nothing.
+        Top k and random: the share of all positions, in [0, 1], that is masked after the exit,
+        those masked before it included; 0.0 skips nothing. None for 0.998; top k and random need
+        them.
     :param window: edge of the interpolation window in cells, one of 3, 5, 7, 9.
     :param class_thresholds: for each exit but the last one threshold for each class, in place of
         ``thresholds``: a position is judged by that of its predicted class (arXiv:2210.15621).
-        Empty: ``thresholds`` hold for all classes.
-    :raises ValueError: if a value is outside its range.
+        Empty: ``thresholds`` hold for all classes. Not with top k and random.
+    :raises ValueError: if a value is outside its range, or missing.
     """
 
     criterion: Criterion = Criterion.MAX_PROBABILITY
-    thresholds: tuple[float, ...] = (0.998,)
+    thresholds: tuple[float, ...] = None  # type: ignore[assignment]  # set on construction
     window: int = 7
     class_thresholds: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'criterion', Criterion(self.criterion))
-        object.__setattr__(self, 'thresholds', tuple(float(t) for t in self.thresholds))
+        given: tuple[float, ...] | None = self.thresholds
+        if given is None:
+            if self.criterion.by_share:
+                raise ValueError(
+                    f'expected thresholds for {self.criterion.value}: the shares that are masked'
+                )
+            given = (_THRESHOLD,)
+        object.__setattr__(self, 'thresholds', tuple(float(t) for t in given))
         by_class = tuple(tuple(float(t) for t in each) for each in self.class_thresholds)
         object.__setattr__(self, 'class_thresholds', by_class)
-        limit = 1.0 if self.criterion is Criterion.MAX_PROBABILITY else math.inf
+        if self.class_thresholds and self.criterion.by_share:
+            raise ValueError(f'class_thresholds have no meaning for {self.criterion.value}')
+        limit = math.inf if self.criterion is Criterion.ENTROPY else 1.0
         for values in (self.thresholds, *self.class_thresholds):
             if not all(math.isfinite(t) and 0.0 <= t <= limit for t in values):
                 raise ValueError(
@@ -82,6 +102,16 @@ class Adaptivity:
                 f'got {shape}'
             )
         return dataclasses.replace(self, thresholds=thresholds)
+
+    @property
+    def described(self) -> str:
+        """What rules the masks, for people."""
+        values = self.thresholds[:1] if len(set(self.thresholds)) == 1 else self.thresholds
+        shown = '/'.join(f'{t:g}' for t in values)
+        if self.class_thresholds:
+            flat = [t for each in self.class_thresholds for t in each]
+            shown = f'{min(flat):g} to {max(flat):g} by class'
+        return f'{self.criterion.value} {shown}, window {self.window}'
 
     def thresholds_of(self, exit_index: int) -> float | tuple[float, ...]:
         """Give what holds at an exit: one threshold, or one for each class."""
@@ -112,27 +142,69 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def active_positions(
-    logits: Tensor, criterion: Criterion, threshold: float | Sequence[float]
+    logits: Tensor,
+    criterion: Criterion,
+    threshold: float | Sequence[float],
+    before: ActiveMap | None = None,
 ) -> Tensor:
     """
     Mark the positions that the next stage must still compute.
 
-    A position is active while its confidence is at most ``threshold`` (its entropy at least).
+    A position is active while its confidence is at most ``threshold`` (its entropy at least). By
+    top k and at random, ``threshold`` is the share of all positions that is masked: first those
+    that were masked before, then the most confident ones, or those that come first in an order
+    that is drawn once for each size. It is the same in every call, in training and in all plans.
+    Of equal ones the first in the image is masked first. Masks are nested: what was masked before
+    stays so.
 
     :param logits: (B, K, H, W) float, class scores before softmax, after carry-over.
     :param criterion: what is compared with the threshold.
     :param threshold: see :class:`Adaptivity`; one for each class: that of the predicted one holds.
+    :param before: what this exit computed; None for everything.
     :return: (B, 1, H, W) bool, True where the next stage computes.
 
-    Source: arXiv:2104.00749, equation 2; equality is active, as in the released code.
+    Source: arXiv:2104.00749, equation 2 and figure 5; equality is active, as in the released code.
     """
     with torch.no_grad():
-        limit = logits.new_tensor(threshold, dtype=torch.float32)
-        if limit.dim():
-            limit = limit[logits.argmax(dim=1)]
-        if criterion is Criterion.ENTROPY:
-            return (entropy(logits) >= limit).unsqueeze(1)
-        return (confidence(logits) <= limit).unsqueeze(1)
+        size = (logits.shape[2], logits.shape[3])
+        candidates = None if before is None else before.at(size)
+        if criterion.by_share:
+            assert isinstance(threshold, float)
+            order = _random_order(logits) if criterion is Criterion.RANDOM else confidence(logits)
+            positions = _all_but_share(order, threshold, candidates)
+        else:
+            limit = logits.new_tensor(threshold, dtype=torch.float32)
+            if limit.dim():
+                limit = limit[logits.argmax(dim=1)]
+            if criterion is Criterion.ENTROPY:
+                positions = (entropy(logits) >= limit).unsqueeze(1)
+            else:
+                positions = (confidence(logits) <= limit).unsqueeze(1)
+        return positions if candidates is None else positions & candidates
+
+
+def _random_order(logits: Tensor) -> Tensor:
+    """Give a (B, H, W) float order of the positions that depends on their size alone."""
+    batch, _, height, width = logits.shape
+    order = torch.randperm(height * width, generator=torch.Generator().manual_seed(0))
+    return order.to(logits.device, torch.float32).view(1, height, width).expand(batch, -1, -1)
+
+
+def _all_but_share(order: Tensor, share: float, candidates: Tensor | None) -> Tensor:
+    """
+    Mark all positions but a share, rounded to whole ones.
+
+    :param order: (B, H, W) float; the highest are left out first, of equal ones the first.
+    :param candidates: (B, 1, H, W) bool; the others are left out before any of these.
+    :return: (B, 1, H, W) bool.
+    """
+    if candidates is not None:
+        order = order.masked_fill(~candidates.squeeze(1), math.inf)
+    flat = order.flatten(1)
+    count = round(share * flat.shape[1])
+    first = flat.argsort(dim=1, descending=True, stable=True)[:, :count]
+    marked = torch.ones_like(flat, dtype=torch.bool).scatter_(1, first, False)
+    return marked.view_as(order).unsqueeze(1)
 
 
 class ActiveMap:

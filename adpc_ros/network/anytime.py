@@ -206,9 +206,7 @@ class StagedNetwork(AnytimeNetwork):
                 following = ActiveMap(active_maps[index - 1].at(size))
             elif index < stage_count and adaptivity is not None:
                 threshold = adaptivity.thresholds_of(index)
-                positions = active_positions(logits, adaptivity.criterion, threshold)
-                if active is not None:  # nested, also when a later threshold is higher
-                    positions = positions & active.at(size)
+                positions = active_positions(logits, adaptivity.criterion, threshold, active)
                 following = ActiveMap(positions)
             yield Exit(index, logits, raw, features, active, following)
             active = following

@@ -64,8 +64,11 @@ class Checkpoint(NamedTuple):
 
 
 def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
-    """Give a configuration as plain values for JSON."""
-    return dataclasses.asdict(config)
+    """Give a configuration as plain values for JSON; without head_depths that are the family's."""
+    values = dataclasses.asdict(config)
+    if config.head_depths is None:  # so that files are what they were before there was a choice
+        del values['head_depths']
+    return values
 
 
 def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:

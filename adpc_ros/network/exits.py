@@ -46,7 +46,7 @@ def redesigned_head(
     """
     Give the head of RH, which looks farther: pooled ``depth`` times, then upsampled as often.
 
-    :param depth: 3, 2 and 1 at exits 1, 2 and 3.
+    :param depth: at least 1; the paper's D, 3, 2 and 1 at exits 1, 2 and 3.
     """
     layers: list[nn.Module] = []
     for i in range(depth):

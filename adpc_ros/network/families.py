@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +14,7 @@ from adpc_ros.network.anytime import AnytimeNetwork, Architecture
 from adpc_ros.network.coarse import CoarseToFine
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.hrnet import HRNet
+from adpc_ros.network.tensors import DISTANCES
 
 FAMILIES: tuple[type[AnytimeNetwork], ...] = (HRNet, CoarseToFine)
 ARCHITECTURES: dict[str, Architecture] = {
@@ -37,9 +40,11 @@ class NetworkConfig:
     :param temperatures: one for each stage: what its exit's class scores are divided by before the
         confidence that is published; 1.0 changes nothing. Scores, active maps and class ids do
         not depend on it. A network with ``heads`` none uses the last. None for 1.0 everywhere.
-    :raises ValueError: for an unknown architecture or head, heads or thresholds that the network
-        does not have, fewer than two classes, a mean or standard deviation that is not three
-        numbers (the latter positive) which normalise an image to finite float32 numbers, or
+    :param head_depths: of redesigned heads: how often each but the last pools, from 1 on; an image
+        can be pooled so often if it is padded for the network. None for the family's own.
+    :raises ValueError: for an unknown architecture or head, heads, depths or thresholds that the
+        network does not have, fewer than two classes, a mean or standard deviation that is not
+        three numbers (the latter positive) which normalise an image to finite float32 numbers, or
         temperatures that are not positive finite numbers, in the range of normal float32 numbers.
     """
 
@@ -50,6 +55,7 @@ class NetworkConfig:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     temperatures: tuple[float, ...] = None  # type: ignore[assignment]  # likewise
+    head_depths: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -65,6 +71,8 @@ class NetworkConfig:
                 f'{self.architecture}: expected heads {" or ".join(h.value for h in known)}, '
                 f'got {self.heads.value}'
             )
+        if self.head_depths is not None:
+            self._check_depths(self.head_depths)
         if self.class_count < 2:
             raise ValueError(f'expected at least 2 classes, got {self.class_count}')
         normal = torch.finfo(torch.float32)
@@ -94,6 +102,21 @@ class NetworkConfig:
         ):
             raise ValueError(
                 f'expected {self.stage_count} positive finite temperatures, got {temperatures}'
+            )
+
+    def _check_depths(self, depths: tuple[int, ...]) -> None:
+        if self.heads is not Heads.REDESIGNED:
+            raise ValueError(
+                f'head_depths need redesigned heads: {self.architecture} has {self.heads.value}'
+            )
+        deepest = self.sizes.size_multiple.bit_length() - 1  # in halvings of the padded image
+        limits = [deepest - level for level in self.sizes.exit_levels[:-1]]
+        if len(depths) != len(limits) or not all(
+            type(depth) is int and 1 <= depth <= limit for depth, limit in zip(depths, limits)
+        ):
+            raise ValueError(
+                f'expected head_depths of exits 1 to {len(limits)}, from 1 to '
+                f'{" / ".join(map(str, limits))}, got {tuple(depths)}'
             )
 
     @property
@@ -140,3 +163,27 @@ def build_network(config: NetworkConfig) -> AnytimeNetwork:
         if config.architecture in family.ARCHITECTURES:
             return family(config)
     raise AssertionError(config.architecture)  # the configuration has seen to it
+
+
+def with_adaptivity(network: AnytimeNetwork, adaptivity: Adaptivity | None) -> AnytimeNetwork:
+    """
+    Give the same network with other masks, with masks though it was trained without, or without.
+
+    Interpolation parameters are those of the network; one that has none gets initial values.
+
+    :param network: is not changed; the result shares its parameters where the window is the same.
+    :param adaptivity: None for no masks.
+    :return: in the same mode, on the same device.
+    :raises ValueError: if the network cannot have such masks.
+    """
+    config = dataclasses.replace(network.config, adaptivity=adaptivity)
+    before, after = network.config.adaptivity, config.adaptivity
+    if (before and before.window) == (after and after.window):
+        changed = copy.copy(network)
+        changed.config = config
+        return changed
+    changed = build_network(config)
+    own = changed.state_dict()
+    weights = {k: v for k, v in network.state_dict().items() if not k.endswith(DISTANCES)}
+    changed.load_state_dict(own | {k: v for k, v in weights.items() if k in own})
+    return changed.train(network.training).to(next(network.parameters()).device)

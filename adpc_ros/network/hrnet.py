@@ -49,7 +49,7 @@ class Sizes:
     stem_width: int = 64
     head_width: int = 64
     exit_levels: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
-    size_multiple: ClassVar[int] = 32  # what redesigned heads need
+    size_multiple: ClassVar[int] = 32  # what redesigned heads need, at most
     heads: ClassVar[tuple[Heads, ...]] = (Heads.REDESIGNED, Heads.PLAIN, Heads.NONE)
 
 
@@ -68,6 +68,11 @@ SIZES = {
 def _module_list(modules: Sequence[nn.Module | None]) -> nn.ModuleList:
     """Give a list with gaps, which PyTorch takes but its types do not know of."""
     return nn.ModuleList(cast('Iterable[nn.Module]', modules))
+
+
+def _head_depths(config: NetworkConfig) -> tuple[int, ...]:
+    """Give how often the redesigned heads of exits 1 to 3 pool: 3, 2 and 1 by default."""
+    return config.head_depths or tuple(range(config.stage_count - 1, 0, -1))
 
 
 class Bottleneck(nn.Module):
@@ -188,15 +193,14 @@ class HRNet(StagedNetwork):
             setattr(self, f'stage{stage}', nn.ModuleList(modules))
             before = widths
         channels = [stem_out, *(sum(a.widths[:n]) for n in (2, 3, 4))]
-        classes, stages = config.class_count, config.stage_count
+        classes, depths = config.class_count, _head_depths(config)
         for index in range(1, config.exit_count):
             head_window = None if index == 1 else window  # exit 1 is never masked
             if config.heads is Heads.PLAIN:
                 head = plain_head(channels[index - 1], classes, head_window)
             else:
-                depth = stages - index
                 head = redesigned_head(
-                    channels[index - 1], a.head_width, classes, depth, head_window
+                    channels[index - 1], a.head_width, classes, depths[index - 1], head_window
                 )
             setattr(self, f'exit{index}', head)
         self.last_layer = plain_head(channels[3], classes, window)
@@ -256,8 +260,8 @@ class HRNet(StagedNetwork):
         return scores
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise ValueError for redesigned heads and a size that is no multiple of 32."""
-        multiple = Sizes.size_multiple
+        """Raise ValueError for a size that redesigned heads cannot pool: no multiple of 32."""
+        multiple = 4 << max(_head_depths(self.config))
         if self.config.heads is Heads.REDESIGNED and (height % multiple or width % multiple):
             raise ValueError(
                 f'redesigned heads need height and width to be multiples of {multiple}, '

@@ -188,8 +188,9 @@ def fill(
     if problems := [_listed(names, what) for names, what in found if names]:
         config = network.config
         masks = f'a window of {config.adaptivity.window}' if config.adaptivity else 'no masks'
+        depths = f' of depths {config.head_depths}' if config.head_depths else ''
         raise CheckpointError(
-            f'{path}: expected {config.architecture} with {config.heads.value} heads, '
+            f'{path}: expected {config.architecture} with {config.heads.value} heads{depths}, '
             f'{config.class_count} classes and {masks}; got entries that are '
             + '; '.join(problems)
             + _explanation(

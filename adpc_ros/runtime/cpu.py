@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adpc_ros.network.adaptivity import ActiveMap, Criterion
+from adpc_ros.network.adaptivity import ActiveMap
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.runtime import native
 from adpc_ros.runtime.cores import core_count
 from adpc_ros.runtime.images import Rendered, confident_threshold, padded_size
-from adpc_ros.runtime.lowering import NativeOp, Unsupported, lower
+from adpc_ros.runtime.lowering import CRITERIA, NativeOp, Unsupported, lower
 from adpc_ros.runtime.native_counts import Counts, cells_of, share_of
 from adpc_ros.runtime.plan import ComputedExit, StepTime
 from adpc_ros.runtime.program import Program
@@ -107,7 +107,7 @@ class CpuPlan:
             config.stage_count,
             self._lowered.slots[native.SCORES].level,
             config.sizes.size_multiple,
-            adaptivity is not None and adaptivity.criterion is Criterion.ENTROPY,
+            adaptivity is not None and CRITERIA[adaptivity.criterion],
             _floats(thresholds),
             (ctypes.c_float * config.stage_count)(*config.temperatures),
             confident_threshold(config),

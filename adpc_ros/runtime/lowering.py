@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from adpc_ros.network.adaptivity import Criterion
 from adpc_ros.runtime import native
 from adpc_ros.runtime.program import AveragePool, Conv, Join, Program, Step, SumRelu, Upsample
 
@@ -25,6 +26,7 @@ COARSEST = 3  # that can be rendered
 COARSEST_FUSED = 3  # coarser maps of inverted residuals are in the cache anyway
 MAX_CLASSES = 256
 MAX_REACH = 4
+CRITERIA = {Criterion.MAX_PROBABILITY: False, Criterion.ENTROPY: True}  # as src/adpc.h takes them
 
 
 class Unsupported(Exception):
@@ -122,12 +124,16 @@ class _Lowering:
             )
         if classes > MAX_CLASSES:
             raise Unsupported(f'{classes} classes, at most {MAX_CLASSES} are')
+        adaptivity = program.config.adaptivity
+        if adaptivity is not None and adaptivity.criterion not in CRITERIA:
+            known = ' and '.join(criterion.value for criterion in CRITERIA)
+            raise Unsupported(f'masks by {adaptivity.criterion.value}: {known} are')
         self.levels = levels
         self.scores_level = self.exit_level(program.steps[0].exit_index)
         self.scores = native.SCORES
         self.result = Lowered([Slot(0, (3,)), Slot(self.scores_level, (classes,), True)])
         self.values: dict[int, int | _Virtual] = {0: native.IMAGE}
-        self.masked = program.config.adaptivity is not None
+        self.masked = adaptivity is not None
         self.readers = Counter(slot for step in program.steps for slot in step.inputs)
         steps = list(enumerate(program.steps))
         while steps:

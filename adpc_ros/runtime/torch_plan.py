@@ -224,10 +224,7 @@ class TorchPlan:
                 active = RingMap(active_maps[step.exit_index - 1].at(size))
             elif not last and adaptivity is not None:
                 threshold = adaptivity.thresholds_of(step.exit_index)
-                positions = active_positions(y, adaptivity.criterion, threshold)
-                if active is not None:
-                    positions &= active.at(size)
-                active = RingMap(positions)
+                active = RingMap(active_positions(y, adaptivity.criterion, threshold, active))
             next_share = 1.0 if active is None else active.share(size)
             yield Done(step, tuple(y.shape), share, macs, y, next_share, inverse)
 
