@@ -541,7 +541,10 @@ def test_the_papers_recipe(name: str) -> None:
             r'network\.adaptivity: expected thresholds in \[0, 1\.0\]',
         ),
         ({'synthetic_share': 2}, 'expected synthetic_share'),
-        ({'optimizer': 'lion'}, "optimizer: expected one of adamw, sgd, got the text 'lion'"),
+        (
+            {'optimizer': 'lion'},
+            "optimizer: expected one of adam, adamw, sgd, got the text 'lion'",
+        ),
         ({'batch_size': 6, 'accumulate': 4}, 'to divide the batch_size of 6, got 4'),
         ({'accumulate': 0}, 'expected accumulate of 1 or more, got 0'),
         ({'workers': -1}, 'expected workers of 0 or more, got -1'),

@@ -15,6 +15,7 @@ from adpc_ros.network.anytime import AnytimeNetwork
 
 _MOMENTUM = 0.9
 _POWER = 0.9
+_DROP = 0.1
 
 
 def check_batches(config: TrainConfig, sample_count: int, process_count: int) -> None:
@@ -47,7 +48,7 @@ def build_network(config: TrainConfig, class_count: int, fresh: bool) -> Anytime
         checkpoint.config_from_dict({**config.network, 'class_count': class_count})
     )
     if config.initial and fresh:
-        tensors = checkpoint.load(config.initial).network.state_dict()
+        tensors = checkpoint.load(config.initial, task=None).network.state_dict()
         official.fill(network, tensors, config.initial)
     if config.imagenet and fresh:
         if not Path(config.imagenet).is_file():
@@ -75,21 +76,27 @@ def build_optimizer(config: TrainConfig, network: AnytimeNetwork) -> torch.optim
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer is Optimizer.SGD:
         return torch.optim.SGD(options, rate, _MOMENTUM, weight_decay=decay)
-    return torch.optim.AdamW(options, rate, weight_decay=decay)
+    adam = torch.optim.Adam if config.optimizer is Optimizer.ADAM else torch.optim.AdamW
+    return adam(options, rate, weight_decay=decay)
 
 
 def build_schedule(
     config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """
-    Build the course of the learning rate: a polynomial that ends at zero, after a warm-up.
+    Build the course of the learning rate, after a warm-up: drops, or a polynomial down to zero.
 
     :param steps: of the whole training.
     """
-    warmup = config.warmup_steps
-    if not warmup:
+    warmup, per_epoch = config.warmup_steps, steps // config.epochs
+    if not warmup and not config.drops:
         return torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=_POWER)
+
+    def course(step: int) -> float:
+        if config.drops:
+            return float(_DROP ** sum(step >= epoch * per_epoch for epoch in config.drops))
+        return max(0.0, 1 - step / steps) ** _POWER
+
     return torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1.0, (step + 1) / warmup) * max(0.0, 1 - step / steps) ** _POWER,
+        optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)) * course(step)
     )
