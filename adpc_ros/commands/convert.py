@@ -121,7 +121,8 @@ def _config(
 
     from adpc_ros.network.adaptivity import Adaptivity
     from adpc_ros.network.exits import Heads
-    from adpc_ros.network.families import NetworkConfig
+    from adpc_ros.network.families import TASKS, NetworkConfig
+    from adpc_ros.network.task import Task
 
     heads: Any = Heads(options.heads) if options.heads else None  # the family's own
     adaptivity: Adaptivity | None = None
@@ -136,6 +137,11 @@ def _config(
     elif options.threshold is not None or options.window is not None or options.add_masks:
         raise ValueError(
             '--threshold, --window and --add-masks need masks: no --no-masks, no --heads none'
+        )
+    if TASKS.get(options.network) not in (None, Task.SEGMENTATION):  # an unknown one is refused
+        raise ValueError(
+            f'--network: expected one for segmentation, got {options.network}, which is for '
+            f'{TASKS[options.network].value}'
         )
     config = NetworkConfig(options.network, heads, class_count, adaptivity)
     if options.head_depths:

@@ -103,9 +103,8 @@ def _count_configurations(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from adpc_ros.network import macs
-    from adpc_ros.network.adaptivity import Adaptivity
     from adpc_ros.network.exits import Heads
-    from adpc_ros.network.families import NetworkConfig
+    from adpc_ros.network.families import NetworkConfig, default_adaptivity
     from adpc_ros.runtime.images import padded_size
 
     wanted: list[tuple[str, Heads | None, tuple[float, ...] | None]]
@@ -120,7 +119,7 @@ def _count_configurations(options: argparse.Namespace) -> None:
     image, classes = options.size or macs.PAPER_SIZE, options.classes or macs.PAPER_CLASSES
     rows: list[Row] = []
     for name, heads, masked in wanted:
-        masks = Adaptivity() if masked else None
+        masks = default_adaptivity(name) if masked else None
         config = NetworkConfig(name, class_count=classes, adaptivity=masks)
         if heads is not None:
             config = replace(config, heads=heads)
@@ -150,7 +149,7 @@ def _count_frame(weights: str, file: str, json: str | None) -> None:
     from adpc_ros.network import checkpoint, macs
     from adpc_ros.runtime.images import to_input
 
-    network = checkpoint.load(weights).network
+    network = checkpoint.load(weights, task=None).network
     config = network.config
     image = read_image(file)
     x = to_input(image, config, torch.device('cpu'))

@@ -12,10 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from adpc_ros.network.exits import Heads
-from adpc_ros.network.families import ARCHITECTURES, NetworkConfig
+from adpc_ros.network.families import ARCHITECTURES, TASKS, NetworkConfig
+from adpc_ros.network.task import Task
 from adpc_ros.yaml_file import fields_of, read_mapping
 
 _CLASS_BALANCE = 1.1
+#: Keys that mean something for one task alone.
+_OF_TASK = {
+    Task.SEGMENTATION: (
+        *('class_mix', 'class_weights', 'class_balance', 'synthetic_share'),
+        *('distill_weight', 'distill_weight_end', 'extra', 'extra_share', 'extra_until'),
+    ),
+    Task.POSE: ('rotation', 'flip_test'),
+}
 _MAX_INT = 2**31 - 1
 _MAX_SEED = 2**64 - 1  # of torch
 _MAX_WEIGHT = 1e6  # and of rates; far above is no number in float32
@@ -27,6 +36,7 @@ NO_EFFECT = frozenset({'workers', 'save_every'})  # keys that change no result
 class Optimizer(str, enum.Enum):
     """What turns gradients into steps."""
 
+    ADAM = 'adam'
     ADAMW = 'adamw'
     SGD = 'sgd'  # with momentum 0.9
 
@@ -34,10 +44,11 @@ class Optimizer(str, enum.Enum):
 @dataclass(frozen=True)
 class TrainConfig:
     """
-    A recipe.
+    A recipe, for the task that its network is for.
 
     :param network: keys of :class:`adpc_ros.network.families.NetworkConfig`.
-    :param data: training images, as :func:`adpc_ros.learning.datasets.open_samples` takes them.
+    :param data: training images, as :func:`adpc_ros.learning.datasets.open_samples` takes them;
+        for poses as :func:`adpc_ros.learning.mpii.open_people` does.
     :param validation: likewise, of the same classes.
     :param output: folder for checkpoints; training resumes from what it finds there.
     :param epochs: passes over the training images.
@@ -46,13 +57,19 @@ class TrainConfig:
         divides ``batch_size``. BatchNorm sees a part, the loss is normalised over the batch.
     :param crop: (H, W) of the training window in pixels, multiples of what the network takes, at
         most 65536.
-    :param scales: range of the random resize, above 0, at most 16.
+    :param scales: range of the random resize, above 0, at most 16. For poses of the window around
+        a person: the larger, the smaller is the person in it.
+    :param rotation: for poses: deviation of the random turn in degrees, 0 to 180, which 60 % of
+        the samples get and which is at most twice as large; 0 for none.
     :param colour: strength of the random colour change, 0 to 1.
     :param gamma: strength of the random change of light, as at dusk, 0 to 1; 0 for none.
     :param class_mix: probability that rare classes of another image (those whose weight in the
         loss is above 1) are pasted onto a sample.
-    :param optimizer: adamw, or sgd with momentum 0.9.
-    :param learning_rate: at the first step, above 0; falls polynomially (power 0.9) to zero.
+    :param optimizer: adamw, adam, or sgd with momentum 0.9.
+    :param learning_rate: at the first step, above 0; falls polynomially (power 0.9) to zero, or
+        by ``drops``.
+    :param drops: epochs, from 0 and rising, from each of which on the learning rate is a tenth of
+        what it was before; empty for the polynomial.
     :param trunk_rate: factor on the learning rate of the backbone, which ``imagenet`` fills.
     :param warmup_steps: first steps, in which the learning rate grows linearly to its course.
     :param weight_decay: of every parameter.
@@ -78,6 +95,7 @@ class TrainConfig:
     :param imagenet: ImageNet weights for the backbone (HRNet's, official or timm's;
         EfficientNet-lite's for the coarse-to-fine family); empty for none, and not together
         with ``initial``.
+    :param flip_test: for poses: judge the mean of the heat maps of image and mirrored image.
     :param workers: processes that read and augment, for each training process; 0 for itself.
         Changes nothing that is drawn.
     :param evaluate_every: epochs between validations.
@@ -98,11 +116,13 @@ class TrainConfig:
     accumulate: int = 1
     crop: tuple[int, int] = (192, 256)
     scales: tuple[float, float] = (0.5, 1.0)
+    rotation: float = 0.0
     colour: float = 0.3
     gamma: float = 0.0
     class_mix: float = 0.0
     optimizer: Optimizer = Optimizer.ADAMW
     learning_rate: float = 1e-3
+    drops: tuple[int, ...] = ()
     trunk_rate: float = 1.0
     warmup_steps: int = 0
     weight_decay: float = 0.01
@@ -121,6 +141,7 @@ class TrainConfig:
     extra_until: int | None = None
     initial: str = ''
     imagenet: str = ''
+    flip_test: bool = False
     workers: int = 0
     evaluate_every: int = 5
     save_every: int = 0
@@ -128,6 +149,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_task()
         for key in ('epochs', 'batch_size', 'accumulate', 'evaluate_every'):
             self._check_at_least(key, 1)
         for key in (
@@ -174,6 +196,13 @@ class TrainConfig:
                 raise ValueError(
                     f'expected {key} of at least 0 and at most {_MAX_WEIGHT:g}, got {value}'
                 )
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f'expected rotation in [0, 180] degrees, got {self.rotation}')
+        if list(self.drops) != sorted({d for d in self.drops if 0 < d < self.epochs}):
+            raise ValueError(
+                f'expected drops as rising epochs above 0 and below {self.epochs}, '
+                f'got {list(self.drops)}'
+            )
         if not self.learning_rate > 0:
             raise ValueError(f'expected learning_rate above 0, got {self.learning_rate}')
         try:
@@ -190,6 +219,11 @@ class TrainConfig:
         self._check_weights()
 
     @property
+    def task(self) -> Task:
+        """What the network is for; that of an unknown one is refused as it is built."""
+        return TASKS.get(self.network.get('architecture', ''), Task.SEGMENTATION)
+
+    @property
     def distils(self) -> bool:
         """Whether a teacher is listened to in any epoch."""
         return self.distill_weight > 0 or (self.distill_weight_end or 0) > 0
@@ -199,6 +233,16 @@ class TrainConfig:
         end = self.distill_weight_end
         end = self.distill_weight if end is None else end
         return self.distill_weight + (end - self.distill_weight) * epoch / max(1, self.epochs - 1)
+
+    def _check_task(self) -> None:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for task, keys in _OF_TASK.items():
+            for key in keys if task is not self.task else ():
+                if getattr(self, key) != defaults[key]:
+                    raise ValueError(
+                        f'{key} is for {task.value} alone: {self.network.get("architecture")} is '
+                        f'for {self.task.value}'
+                    )
 
     def _check_at_least(self, key: str, minimum: int) -> None:
         value = getattr(self, key)
@@ -224,7 +268,7 @@ class TrainConfig:
                     f'not all of them 0, got {list(weights)}'
                 )
         if self.class_weights is None:
-            if self.class_balance is None:
+            if self.class_balance is None and self.task is Task.SEGMENTATION:
                 object.__setattr__(self, 'class_balance', _CLASS_BALANCE)
         elif self.class_balance is not None:
             raise ValueError('expected class_weights or class_balance, got both')

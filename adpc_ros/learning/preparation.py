@@ -1,70 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a training: data, network and optimizer of the recipe."""
+"""The start of a training: network and optimizer of the recipe."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from adpc_ros.learning.config import Optimizer, TrainConfig
-from adpc_ros.learning.datasets import open_samples
-from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network import checkpoint, families, official
 from adpc_ros.network.anytime import AnytimeNetwork
 
 _MOMENTUM = 0.9
 _POWER = 0.9
+_DROP = 0.1
 
 
-class Data(NamedTuple):
-    """Images for training and for validation, and the extra ones if there are any."""
-
-    training: LabelledImages
-    validation: LabelledImages
-    extra: LabelledImages | None
-
-    def digest(self) -> str:
-        """Give a short hash of what is trained on."""
-        extra = () if self.extra is None else (self.extra.digest(),)
-        return '+'.join((self.training.digest(), *extra))
-
-
-def open_data(config: TrainConfig, process_count: int) -> Data:
+def check_batches(config: TrainConfig, sample_count: int, process_count: int) -> None:
     """
-    Open the images of a recipe.
+    Check that the processes can share a batch of so many samples.
 
-    :raises ValueError: if they are missing, or do not fit each other, the recipe or the number of
-        processes that share a batch.
+    :raises ValueError: if not.
     """
-    samples, validation = open_samples(config.data), open_samples(config.validation)
-    extra = open_samples(config.extra) if config.extra else None
-    for description, others in ((config.validation, validation), (config.extra, extra)):
-        if others is not None and samples.classes != others.classes:
-            raise ValueError(
-                f'{description}: expected the classes of {samples.classes.name}, '
-                f'got those of {others.classes.name}'
-            )
-    if config.distils and not (samples.has_soft or (extra is not None and extra.has_soft)):
-        raise ValueError('distill_weight is set: expected soft= in data or extra')
-    if len(samples) < config.batch_size:
+    if sample_count < config.batch_size:
         raise ValueError(
             f'{config.data}: expected images for a batch of {config.batch_size}, '
-            f'got {len(samples)}'
-        )
-    if config.class_weights is not None and len(config.class_weights) != samples.classes.count:
-        raise ValueError(
-            f'{config.data}: expected {samples.classes.count} class_weights, '
-            f'got {len(config.class_weights)}'
+            f'got {sample_count}'
         )
     if (config.batch_size // config.accumulate) % process_count:
         raise ValueError(
             f'expected a batch_size / accumulate that {process_count} processes can share, '
             f'got {config.batch_size} / {config.accumulate}'
         )
-    return Data(samples, validation, extra)
 
 
 def build_network(config: TrainConfig, class_count: int, fresh: bool) -> AnytimeNetwork:
@@ -79,7 +48,7 @@ def build_network(config: TrainConfig, class_count: int, fresh: bool) -> Anytime
         checkpoint.config_from_dict({**config.network, 'class_count': class_count})
     )
     if config.initial and fresh:
-        tensors = checkpoint.load(config.initial).network.state_dict()
+        tensors = checkpoint.load(config.initial, task=None).network.state_dict()
         official.fill(network, tensors, config.initial)
     if config.imagenet and fresh:
         if not Path(config.imagenet).is_file():
@@ -107,21 +76,27 @@ def build_optimizer(config: TrainConfig, network: AnytimeNetwork) -> torch.optim
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer is Optimizer.SGD:
         return torch.optim.SGD(options, rate, _MOMENTUM, weight_decay=decay)
-    return torch.optim.AdamW(options, rate, weight_decay=decay)
+    adam = torch.optim.Adam if config.optimizer is Optimizer.ADAM else torch.optim.AdamW
+    return adam(options, rate, weight_decay=decay)
 
 
 def build_schedule(
     config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """
-    Build the course of the learning rate: a polynomial that ends at zero, after a warm-up.
+    Build the course of the learning rate, after a warm-up: drops, or a polynomial down to zero.
 
     :param steps: of the whole training.
     """
-    warmup = config.warmup_steps
-    if not warmup:
+    warmup, per_epoch = config.warmup_steps, steps // config.epochs
+    if not warmup and not config.drops:
         return torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=_POWER)
+
+    def course(step: int) -> float:
+        if config.drops:
+            return float(_DROP ** sum(step >= epoch * per_epoch for epoch in config.drops))
+        return max(0.0, 1 - step / steps) ** _POWER
+
     return torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1.0, (step + 1) / warmup) * max(0.0, 1 - step / steps) ** _POWER,
+        optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)) * course(step)
     )

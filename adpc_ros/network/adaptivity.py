@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WINDOWS = (3, 5, 7, 9)
-_THRESHOLD = 0.998  # the paper's
 _CENTRE_SQUARE_DISTANCE = 1e5  # takes the centre of the window out of its own average
 _NORMALISER_EPS = 1e-5
 
@@ -30,11 +29,24 @@ class Criterion(str, enum.Enum):
     ENTROPY = 'entropy'
     TOP_K = 'top_k'  # a given share of the positions, the most confident ones
     RANDOM = 'random'  # a given share, drawn once for each size: always the same positions
+    PEAK_RESPONSE = 'peak_response'  # of heat maps: the largest one
 
     @property
     def by_share(self) -> bool:
         """Whether the thresholds are shares of all positions, which are masked."""
         return self in (Criterion.TOP_K, Criterion.RANDOM)
+
+    @property
+    def by_class(self) -> bool:
+        """Whether each class may have a threshold of its own."""
+        return self in (Criterion.MAX_PROBABILITY, Criterion.ENTROPY)
+
+
+_THRESHOLDS = {  # the paper's
+    Criterion.MAX_PROBABILITY: 0.998,
+    Criterion.ENTROPY: 0.998,
+    Criterion.PEAK_RESPONSE: 0.002,
+}
 
 
 @dataclass(frozen=True)
@@ -46,12 +58,13 @@ class Adaptivity:
     :param thresholds: one for each exit but the last, or a single one for all of them. Maximum
         probability: in [0, 1], 1.0 skips nothing. Entropy: in nats, at least 0, 0.0 skips nothing.
         Top k and random: the share of all positions, in [0, 1], that is masked after the exit,
-        those masked before it included; 0.0 skips nothing. None for 0.998; top k and random need
+        those masked before it included; 0.0 skips nothing. Peak response: any number, one below
+        all responses skips nothing. None for 0.998, peak response 0.002; top k and random need
         them.
     :param window: edge of the interpolation window in cells, one of 3, 5, 7, 9.
     :param class_thresholds: for each exit but the last one threshold for each class, in place of
         ``thresholds``: a position is judged by that of its predicted class (arXiv:2210.15621).
-        Empty: ``thresholds`` hold for all classes. Not with top k and random.
+        Empty: ``thresholds`` hold for all classes. With maximum probability and entropy alone.
     :raises ValueError: if a value is outside its range, or missing.
     """
 
@@ -68,17 +81,20 @@ class Adaptivity:
                 raise ValueError(
                     f'expected thresholds for {self.criterion.value}: the shares that are masked'
                 )
-            given = (_THRESHOLD,)
+            given = (_THRESHOLDS[self.criterion],)
         object.__setattr__(self, 'thresholds', tuple(float(t) for t in given))
         by_class = tuple(tuple(float(t) for t in each) for each in self.class_thresholds)
         object.__setattr__(self, 'class_thresholds', by_class)
-        if self.class_thresholds and self.criterion.by_share:
+        if self.class_thresholds and not self.criterion.by_class:
             raise ValueError(f'class_thresholds have no meaning for {self.criterion.value}')
-        limit = math.inf if self.criterion is Criterion.ENTROPY else 1.0
+        lowest = -math.inf if self.criterion is Criterion.PEAK_RESPONSE else 0.0
+        by_probability = self.criterion.by_share or self.criterion is Criterion.MAX_PROBABILITY
+        limit = 1.0 if by_probability else math.inf
         for values in (self.thresholds, *self.class_thresholds):
-            if not all(math.isfinite(t) and 0.0 <= t <= limit for t in values):
+            if not all(math.isfinite(t) and lowest <= t <= limit for t in values):
                 raise ValueError(
-                    f'expected thresholds in [0, {limit}] for {self.criterion.value}, got {values}'
+                    f'expected thresholds in [{lowest:g}, {limit}] for {self.criterion.value}, '
+                    f'got {values}'
                 )
         if self.window not in WINDOWS:
             raise ValueError(f'expected a window of {WINDOWS}, got {self.window}')
@@ -150,14 +166,15 @@ def active_positions(
     """
     Mark the positions that the next stage must still compute.
 
-    A position is active while its confidence is at most ``threshold`` (its entropy at least). By
+    A position is active while its confidence is at most ``threshold`` (its entropy, or the
+    largest of its responses, at least). By
     top k and at random, ``threshold`` is the share of all positions that is masked: first those
     that were masked before, then the most confident ones, or those that come first in an order
     that is drawn once for each size. It is the same in every call, in training and in all plans.
     Of equal ones the first in the image is masked first. Masks are nested: what was masked before
     stays so.
 
-    :param logits: (B, K, H, W) float, class scores before softmax, after carry-over.
+    :param logits: (B, K, H, W) float, class scores before softmax, or heat maps, after carry-over.
     :param criterion: what is compared with the threshold.
     :param threshold: see :class:`Adaptivity`; one for each class: that of the predicted one holds.
     :param before: what this exit computed; None for everything.
@@ -178,6 +195,8 @@ def active_positions(
                 limit = limit[logits.argmax(dim=1)]
             if criterion is Criterion.ENTROPY:
                 positions = (entropy(logits) >= limit).unsqueeze(1)
+            elif criterion is Criterion.PEAK_RESPONSE:
+                positions = logits.amax(dim=1, keepdim=True).float() >= limit
             else:
                 positions = (confidence(logits) <= limit).unsqueeze(1)
         return positions if candidates is None else positions & candidates

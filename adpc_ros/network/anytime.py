@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from adpc_ros.network.adaptivity import ActiveMap, active_positions
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.layers import resize
+from adpc_ros.network.task import Task
 
 if TYPE_CHECKING:
     from adpc_ros.network.families import NetworkConfig
@@ -73,6 +74,9 @@ class AnytimeNetwork(nn.Module, ABC):
 
     ARCHITECTURES: ClassVar[Mapping[str, Architecture]]
     """The family's networks by name."""
+
+    TASK: ClassVar[Task] = Task.SEGMENTATION
+    """What they are for."""
 
     HEADS: ClassVar[tuple[str, ...]]
     """Top-level modules that weights for ImageNet lack: all but the backbone."""

@@ -22,6 +22,7 @@ from adpc_ros.files import replacing
 from adpc_ros.labels import CLASS_SETS, ClassSet, by_name
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.families import NetworkConfig, build_network
+from adpc_ros.network.task import Task
 from adpc_ros.network.tensors import COUNTER, CheckpointError, checked, read_safetensors
 from adpc_ros.network.worth import ExitTimes, Worth, exit_times_from, worth_from
 from adpc_ros.yaml_file import typed
@@ -39,9 +40,10 @@ class Checkpoint(NamedTuple):
     """
     A network as read from a file.
 
-    ``classes`` names its outputs, ``identity`` is the file's stem and the first digits of the
-    content's SHA-256, ``info`` says where the weights come from (data, result, licence);
-    ``worth`` and ``exit_s`` are what is known of the exits, None if the file does not say.
+    ``classes`` names its outputs (of a network for poses the joints), ``identity`` is the file's
+    stem and the first digits of the content's SHA-256, ``info`` says where the weights come from
+    (data, result, licence); ``worth`` and ``exit_s`` are what is known of the exits, None if the
+    file does not say.
     """
 
     network: AnytimeNetwork
@@ -130,13 +132,14 @@ def is_own(path: str | Path) -> bool:
         return False
 
 
-def load(path: str | Path) -> Checkpoint:
+def load(path: str | Path, task: Task | None = Task.SEGMENTATION) -> Checkpoint:
     """
     Read a network, in evaluation mode, on the CPU.
 
-    :raises CheckpointError: if the file is missing, broken, lacks its configuration, or its
-        tensors are not exactly those of the network it describes, or no weights
-        (:func:`~adpc_ros.network.tensors.checked`).
+    :param task: what it must be for, None for anything.
+    :raises CheckpointError: if the file is missing, broken, lacks its configuration, is of a
+        network for something else, or its tensors are not exactly those of the network it
+        describes, or no weights (:func:`~adpc_ros.network.tensors.checked`).
     """
     path = Path(path)
     metadata, tensors = read_safetensors(path)
@@ -166,6 +169,11 @@ def load(path: str | Path) -> Checkpoint:
         _check(config, worth, exit_s)
     except ValueError as error:
         raise CheckpointError(f'{path}: broken configuration in the metadata ({error})') from error
+    if task is not None and task is not config.task:
+        raise CheckpointError(
+            f'{path}: expected a network for {task.value}, got {config.architecture}, which is '
+            f'for {config.task.value}'
+        )
     if classes.count != config.class_count:
         raise CheckpointError(
             f'{path}: the network has {config.class_count} classes, '

@@ -9,18 +9,25 @@ from dataclasses import dataclass
 
 import torch
 
-from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork, Architecture
 from adpc_ros.network.coarse import CoarseToFine
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.hrnet import HRNet
+from adpc_ros.network.pose import PoseHRNet
+from adpc_ros.network.task import Task
 from adpc_ros.network.tensors import DISTANCES
 
-FAMILIES: tuple[type[AnytimeNetwork], ...] = (HRNet, CoarseToFine)
+FAMILIES: tuple[type[AnytimeNetwork], ...] = (HRNet, CoarseToFine, PoseHRNet)
 ARCHITECTURES: dict[str, Architecture] = {
     name: architecture
     for family in FAMILIES
     for name, architecture in family.ARCHITECTURES.items()
+}
+TASKS = {name: family.TASK for family in FAMILIES for name in family.ARCHITECTURES}
+_CRITERIA = {
+    Task.SEGMENTATION: tuple(c for c in Criterion if c is not Criterion.PEAK_RESPONSE),
+    Task.POSE: (Criterion.PEAK_RESPONSE, Criterion.RANDOM),
 }
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,7 +40,7 @@ class NetworkConfig:
 
     :param architecture: a key of :data:`ARCHITECTURES`.
     :param heads: which exit heads; None for the family's own choice.
-    :param class_count: number of classes.
+    :param class_count: number of classes; of a network for poses that of the joints.
     :param adaptivity: None for a network without masked convolutions.
     :param mean: RGB mean of the training images, on a scale of 0 to 1.
     :param std: RGB standard deviation, likewise.
@@ -89,6 +96,13 @@ class NetworkConfig:
                 raise ValueError('adaptivity needs early exits: heads is none')
             if self.stage_count == 1:
                 raise ValueError(f'adaptivity needs early exits: {self.architecture} has one exit')
+            known_criteria = _CRITERIA[self.task]
+            if self.adaptivity.criterion not in known_criteria:
+                raise ValueError(
+                    f'{self.architecture} is for {self.task.value}: expected criterion '
+                    f'{", ".join(c.value for c in known_criteria)}, '
+                    f'got {self.adaptivity.criterion.value}'
+                )
             adaptivity = self.adaptivity.for_network(self.stage_count, self.class_count)
             object.__setattr__(self, 'adaptivity', adaptivity)
         given: tuple[float, ...] | None = self.temperatures
@@ -102,6 +116,11 @@ class NetworkConfig:
         ):
             raise ValueError(
                 f'expected {self.stage_count} positive finite temperatures, got {temperatures}'
+            )
+        if self.calibrated and self.task is not Task.SEGMENTATION:
+            raise ValueError(
+                f'{self.architecture} is for {self.task.value}: expected no temperatures, which '
+                f'are of class scores, got {temperatures}'
             )
 
     def _check_depths(self, depths: tuple[int, ...]) -> None:
@@ -123,6 +142,11 @@ class NetworkConfig:
     def sizes(self) -> Architecture:
         """The architecture's sizes."""
         return ARCHITECTURES[self.architecture]
+
+    @property
+    def task(self) -> Task:
+        """What the network is for."""
+        return TASKS[self.architecture]
 
     @property
     def stage_count(self) -> int:
@@ -155,6 +179,11 @@ class NetworkConfig:
     def calibrated(self) -> bool:
         """Whether any temperature changes what is published."""
         return any(t != 1.0 for t in self.temperatures)
+
+
+def default_adaptivity(architecture: str) -> Adaptivity:
+    """Give the masks of the paper for a network: by the criterion of what it is for."""
+    return Adaptivity(_CRITERIA[TASKS.get(architecture, Task.SEGMENTATION)][0])
 
 
 def build_network(config: NetworkConfig) -> AnytimeNetwork:

@@ -9,7 +9,7 @@ Source: arXiv:1908.07919 (HRNetV2), arXiv:2104.00749 (ADP-C).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -104,15 +104,25 @@ class Bottleneck(nn.Module):
 class ExchangeModule(nn.Module):
     """Residual blocks on every branch, then every branch receives from all (the fuse layers)."""
 
-    def __init__(self, widths: tuple[int, ...], blocks: int, window: int | None) -> None:
-        """Build the module for branches of these widths."""
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        blocks: int,
+        window: int | None,
+        outputs: int | None = None,
+    ) -> None:
+        """
+        Build the module for branches of these widths.
+
+        :param outputs: how many branches, from the finest on, it gives; None for all.
+        """
         super().__init__()
         self.branches = nn.ModuleList(
             nn.ModuleList(BasicBlock(width, window) for _ in range(blocks)) for width in widths
         )
         self.fuse_layers = nn.ModuleList(
             _module_list([self._fuse(widths, i, j, window) for j in range(len(widths))])
-            for i in range(len(widths))
+            for i in range(len(widths) if outputs is None else outputs)
         )
         self.relu = nn.ReLU(inplace=True)
 
@@ -140,7 +150,7 @@ class ExchangeModule(nn.Module):
         )
 
     def forward(self, xs: list[Tensor], active: ActiveMap | None) -> list[Tensor]:
-        """Map the branches, each (B, C_i, H_i, W_i), to the same shapes."""
+        """Map the branches, each (B, C_i, H_i, W_i), to the same shapes, or the first of them."""
         ys = []
         for x, blocks in zip(xs, self.branches):
             for block in cast(nn.ModuleList, blocks):
@@ -160,9 +170,11 @@ class ExchangeModule(nn.Module):
 class HRNet(StagedNetwork):
     """Stem and layer1 are stage 1; the others are HRNet's own."""
 
-    ARCHITECTURES = SIZES
+    ARCHITECTURES: ClassVar[Mapping[str, Sizes]] = SIZES
     HEADS = ('exit1', 'exit2', 'exit3', 'last_layer')
     PRETRAINED = 'github.com/HRNet/HRNet-Image-Classification (.pth) or timm (.safetensors, .bin)'
+    OUTPUTS: ClassVar[int | None] = None
+    """Branches that the last module gives; None for all."""
 
     def __init__(self, config: NetworkConfig) -> None:
         """
@@ -171,7 +183,7 @@ class HRNet(StagedNetwork):
         :param config: the configuration; kept as ``self.config``.
         """
         super().__init__(config)
-        a = SIZES[config.architecture]
+        a = self.ARCHITECTURES[config.architecture]
         window = config.adaptivity.window if config.adaptivity else None
         self.conv1 = MaskedConv2d(3, STEM_CHANNELS, 3, stride=2)
         self.bn1 = batch_norm(STEM_CHANNELS)
@@ -190,23 +202,30 @@ class HRNet(StagedNetwork):
             widths = a.widths[:stage]
             setattr(self, f'transition{stage - 1}', self._transition(before, widths, window))
             modules = [ExchangeModule(widths, a.blocks, window) for _ in range(module_count)]
+            if stage == len(a.widths) and self.OUTPUTS is not None:
+                modules[-1] = ExchangeModule(widths, a.blocks, window, self.OUTPUTS)
             setattr(self, f'stage{stage}', nn.ModuleList(modules))
             before = widths
-        channels = [stem_out, *(sum(a.widths[:n]) for n in (2, 3, 4))]
-        classes, depths = config.class_count, _head_depths(config)
-        for index in range(1, config.exit_count):
-            head_window = None if index == 1 else window  # exit 1 is never masked
-            if config.heads is Heads.PLAIN:
-                head = plain_head(channels[index - 1], classes, head_window)
-            else:
-                head = redesigned_head(
-                    channels[index - 1], a.head_width, classes, depths[index - 1], head_window
-                )
-            setattr(self, f'exit{index}', head)
-        self.last_layer = plain_head(channels[3], classes, window)
+        self._add_heads(a, window)
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.normal_(module.weight, std=0.001)
+
+    def _add_heads(self, sizes: Sizes, window: int | None) -> None:
+        """Make the heads of exits 1 to 3, which there may be, and the last one."""
+        config = self.config
+        channels = [4 * sizes.stem_width, *(sum(sizes.widths[:n]) for n in (2, 3, 4))]
+        classes, depths = config.class_count, _head_depths(config)
+        for index in range(1, config.exit_count):
+            head_window = None if index == 1 else window  # exit 1 is never masked
+            width = channels[index - 1]
+            if config.heads is Heads.PLAIN:
+                head = plain_head(width, classes, head_window)
+            else:
+                depth = depths[index - 1]
+                head = redesigned_head(width, sizes.head_width, classes, depth, head_window)
+            setattr(self, f'exit{index}', head)
+        self.last_layer = plain_head(channels[3], classes, window)
 
     @staticmethod
     def _transition(

@@ -8,6 +8,7 @@ import logging
 import torch
 
 from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.task import Task
 from adpc_ros.runtime.compile import compile_network, has_program
 from adpc_ros.runtime.network_plan import NetworkPlan
 from adpc_ros.runtime.plan import Plan
@@ -34,8 +35,14 @@ def make_plan(
     :param dtype: of weights and activations, float32 or bfloat16.
     :param threads: of the native plan, 0 for one for each core; PyTorch's are the process's.
     :raises ValueError: for weights that are not finite in that type, BatchNorm included; names
-        the layer.
+        the layer. Or for a network that is not for segmentation.
     """
+    config = network.config
+    if config.task is not Task.SEGMENTATION:
+        raise ValueError(
+            f'expected a network for segmentation, got {config.architecture}, which is for '
+            f'{config.task.value}'
+        )
     if not has_program(network):
         return NetworkPlan(network, device, dtype)
     program = compile_network(network)
