@@ -12,8 +12,9 @@ from adpc_ros.network.anytime import AnytimeNetwork, Architecture
 from adpc_ros.network.coarse import CoarseToFine
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.hrnet import HRNet
+from adpc_ros.network.mdeq import MDEQ
 
-FAMILIES: tuple[type[AnytimeNetwork], ...] = (HRNet, CoarseToFine)
+FAMILIES: tuple[type[AnytimeNetwork], ...] = (HRNet, CoarseToFine, MDEQ)
 ARCHITECTURES: dict[str, Architecture] = {
     name: architecture
     for family in FAMILIES
@@ -38,9 +39,10 @@ class NetworkConfig:
         confidence that is published; 1.0 changes nothing. Scores, active maps and class ids do
         not depend on it. A network with ``heads`` none uses the last. None for 1.0 everywhere.
     :raises ValueError: for an unknown architecture or head, heads or thresholds that the network
-        does not have, fewer than two classes, a mean or standard deviation that is not three
-        numbers (the latter positive) which normalise an image to finite float32 numbers, or
-        temperatures that are not positive finite numbers, in the range of normal float32 numbers.
+        does not have, adaptivity of one that masks nothing, fewer than two classes, a mean or
+        standard deviation that is not three numbers (the latter positive) which normalise an
+        image to finite float32 numbers, or temperatures that are not positive finite numbers, in
+        the range of normal float32 numbers.
     """
 
     architecture: str
@@ -77,6 +79,11 @@ class NetworkConfig:
                 f'numbers, got {self.mean}, {self.std}'
             )
         if self.adaptivity is not None:
+            if not self.sizes.maskable:
+                raise ValueError(
+                    f'expected no adaptivity: every exit of {self.architecture} computes all '
+                    'positions'
+                )
             if self.heads is Heads.NONE:
                 raise ValueError('adaptivity needs early exits: heads is none')
             if self.stage_count == 1:
