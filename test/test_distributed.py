@@ -22,6 +22,7 @@ from samples import blocks, taught, write_sample, write_tree
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
+from adpc_ros.learning import segmentation
 from adpc_ros.learning import train as training
 from adpc_ros.learning.config import TrainConfig
 from adpc_ros.learning.distributed import Processes, environment_rank, start_processes
@@ -185,7 +186,7 @@ def train_variant(variant: str, folder: Path) -> None:
         changes['data'] = f'camvid:{folder / "train"}?soft={folder / "train" / "soft"}'
         changes['extra'] = f'camvid:{folder / "val"}'
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, 'evaluate', judged)
+        patch.setattr(segmentation, 'evaluate', judged)
         training.train(TrainConfig(**recipe(folder, output, **changes)))
 
 

@@ -19,15 +19,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from adpc_ros.labels import CAMVID, IGNORE_ID
+from adpc_ros.learning import segmentation
 from adpc_ros.learning import train as training
 from adpc_ros.learning.averaging import WeightAverage
-from adpc_ros.learning.batches import Draws, Sources, draw_batches
+from adpc_ros.learning.batches import Draws, draw_batches, normalised
 from adpc_ros.learning.config import TrainConfig
 from adpc_ros.learning.datasets import open_samples
 from adpc_ros.learning.distributed import Processes
 from adpc_ros.learning.losses import distillation_losses, exit_losses, taught_positions
 from adpc_ros.learning.preparation import build_network, build_optimizer, build_schedule
 from adpc_ros.learning.sample import Sample
+from adpc_ros.learning.segmentation import SegmentationDraws, Sources
 from adpc_ros.learning.soft_labels import agreement
 from adpc_ros.learning.transforms import augment, paste, relight
 from adpc_ros.network import checkpoint, official
@@ -172,11 +174,11 @@ def test_the_teachers_weight_falls_linearly(tree: Path) -> None:
 
 def test_the_teacher_counts_in_the_step(tree: Path, tmp_path: Path) -> None:
     run = training.Training(recipe(tree, tmp_path, distill_weight=0.5), None, ALONE)
-    (part,) = steps(Draws(run.sources, run.config, 0))[0]
+    (part,) = steps(SegmentationDraws(run.task.sources, run.config, 0))[0]
     network = build_network(run.config, 11, fresh=True).train()
-    image, label = training.to_tensors(part, network.config, ALONE.device)
+    image, label = normalised(part.image, network.config, ALONE.device), part.label.long()
     logits = network(image)
-    hard = exit_losses(logits, label, run.class_weights)
+    hard = exit_losses(logits, label, run.task.class_weights)
     expected = [h + 0.5 * s for h, s in zip(hard, distillation_losses(logits, part.soft))]
     run.network.train()
     found = run._optimize([part], adaptive=True)
@@ -190,11 +192,12 @@ def test_a_teacher_is_needed_and_otherwise_not_read(tree: Path, tmp_path: Path) 
     samples, without = open_samples(described(tree, 'train')), open_samples(plain)
     config = recipe(tree, tmp_path)
     for (one,), (other,) in zip(
-        steps(Draws(Sources(samples), config, 0)), steps(Draws(Sources(without), config, 0))
+        steps(SegmentationDraws(Sources(samples), config, 0)),
+        steps(SegmentationDraws(Sources(without), config, 0)),
     ):
         assert one.soft is None and torch.equal(one.image, other.image)
     mixed = Sources(without, classes=11)
-    ((part,), *_) = steps(Draws(mixed, replace(config, distill_weight=1.0), 0))
+    ((part,), *_) = steps(SegmentationDraws(mixed, replace(config, distill_weight=1.0), 0))
     assert part.soft.shape == (2, 11, 10, 14) and not part.soft.any()
 
 
@@ -209,7 +212,7 @@ def test_extra_images_are_drawn_by_their_share_until_an_epoch(tree: Path) -> Non
     config = recipe(tree, tree, synthetic_share=0.2, **changes)
     counts = []
     for epoch in range(3):
-        batches = steps(Draws(Sources(data, grey, extra), config, epoch))
+        batches = steps(SegmentationDraws(Sources(data, grey, extra), config, epoch))
         seen = torch.cat([part.image[:, 0, 0, 0] for step in batches for part in step])
         counts.append([int((seen == value).sum()) for value in (1, 7, 9)])
     assert all(sum(count) == 40 for count in counts)
@@ -245,13 +248,13 @@ def test_what_is_rare_has_a_weight_above_one(tree: Path, tmp_path: Path) -> None
     weights = tuple(1.0 + 0.1 * (i in (2, 8)) for i in range(11))
     config = recipe(tree, tmp_path, class_weights=weights, class_mix=1.0, scales=(1, 1))
     run = training.Training(config, None, ALONE)
-    assert run.sources.rare == [2, 8]
-    plain = Draws(run.sources, replace(config, class_mix=0.0), 0)
-    more = [(Draws(run.sources, config, 0)[i].label == 8).sum() for i in range(6)]
+    assert run.task.sources.rare == [2, 8]
+    plain = SegmentationDraws(run.task.sources, replace(config, class_mix=0.0), 0)
+    more = [(SegmentationDraws(run.task.sources, config, 0)[i].label == 8).sum() for i in range(6)]
     assert sum(more) > sum((plain[i].label == 8).sum() for i in range(6))
     for i in range(6):  # what is not pasted stays
-        mixed = Draws(run.sources, config, 0)[i]
-        own = ~np.isin(mixed.label, run.sources.rare)
+        mixed = SegmentationDraws(run.task.sources, config, 0)[i]
+        own = ~np.isin(mixed.label, run.task.sources.rare)
         assert own.mean() > 0.1
         np.testing.assert_array_equal(mixed.image[own], plain[i].image[own])
 
@@ -314,7 +317,7 @@ def test_averaged_weights_are_judged_saved_and_resumed(
 
     for steps_done in (2, 2):
         with monkeypatch.context() as patch:
-            patch.setattr(training, 'exit_losses', partial(interrupted, [0] * steps_done))
+            patch.setattr(segmentation, 'exit_losses', partial(interrupted, [0] * steps_done))
             with pytest.raises(IndexError):
                 training.train(config)
     training.train(config)

@@ -22,14 +22,16 @@ from torch import Tensor
 
 from adpc_ros.__main__ import main
 from adpc_ros.labels import CAMVID
+from adpc_ros.learning import segmentation
 from adpc_ros.learning import train as training
-from adpc_ros.learning.batches import Batch, Draws, Sources, draw_batches
+from adpc_ros.learning.batches import Draws, draw_batches, normalised
 from adpc_ros.learning.config import Optimizer, TrainConfig, read_config
 from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.distributed import Processes
 from adpc_ros.learning.losses import exit_losses
 from adpc_ros.learning.norms import average_norms
 from adpc_ros.learning.sample import Sample
+from adpc_ros.learning.segmentation import SegmentationBatch, SegmentationDraws, Sources
 from adpc_ros.learning.train import train
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
@@ -98,7 +100,7 @@ def interrupt(patch: pytest.MonkeyPatch, after: int) -> None:
             raise KeyboardInterrupt
         return exit_losses(*arguments)
 
-    patch.setattr(training, 'exit_losses', interrupted)
+    patch.setattr(segmentation, 'exit_losses', interrupted)
 
 
 def states(*outputs: Path) -> list[dict[str, Any]]:
@@ -283,11 +285,15 @@ def test_a_missing_file_for_imagenet_is_named(tree: Path, tmp_path: Path) -> Non
 ALONE = Processes(0, 1, torch.device('cpu'))
 
 
-def drawn(draws: Draws, processes: Processes = ALONE, first: int = 0) -> list[list[Batch]]:
+def drawn(
+    draws: Draws, processes: Processes = ALONE, first: int = 0
+) -> list[list[SegmentationBatch]]:
     return list(draw_batches(draws, processes, first))
 
 
-def assert_same_batches(one: list[list[Batch]], other: list[list[Batch]]) -> None:
+def assert_same_batches(
+    one: list[list[SegmentationBatch]], other: list[list[SegmentationBatch]]
+) -> None:
     assert [len(step) for step in one] == [len(step) for step in other] and one
     for a, b in zip(sum(one, []), sum(other, [])):
         assert torch.equal(a.image, b.image) and torch.equal(a.label, b.label)
@@ -295,17 +301,19 @@ def assert_same_batches(one: list[list[Batch]], other: list[list[Batch]]) -> Non
 
 def test_what_is_drawn_depends_on_no_worker_and_no_first_step(tree: Path) -> None:
     samples, config = CamVid(tree / 'train'), recipe(tree, tree)
-    batches = drawn(Draws(Sources(samples), config, 3))
-    by_workers = drawn(Draws(Sources(samples), replace(config, workers=2), 3))
+    batches = drawn(SegmentationDraws(Sources(samples), config, 3))
+    by_workers = drawn(SegmentationDraws(Sources(samples), replace(config, workers=2), 3))
     assert_same_batches(batches, by_workers)
-    assert_same_batches(batches[1:], drawn(Draws(Sources(samples), config, 3), first=1))
+    assert_same_batches(
+        batches[1:], drawn(SegmentationDraws(Sources(samples), config, 3), first=1)
+    )
 
 
 def test_processes_and_parts_share_a_batch(tree: Path) -> None:
     samples, config = CamVid(tree / 'train'), recipe(tree, tree, batch_size=4)
-    (((whole, *_),),) = drawn(Draws(Sources(samples), config, 0))
+    (((whole, *_),),) = drawn(SegmentationDraws(Sources(samples), config, 0))
     shares = [Processes(rank, 2, torch.device('cpu')) for rank in range(2)]
-    parts = Draws(Sources(samples), replace(config, accumulate=2), 0)
+    parts = SegmentationDraws(Sources(samples), replace(config, accumulate=2), 0)
     (first,), (second,) = (drawn(parts, share) for share in shares)
     found = [step[part].image for part in range(2) for step in (first, second)]
     assert [len(images) for images in found] == [1, 1, 1, 1]
@@ -318,14 +326,14 @@ def test_a_file_that_a_worker_cannot_read_is_named(tree: Path, tmp_path: Path) -
     (tmp_path / 'image' / 'a1.jpg').write_bytes(b'nothing')
     config = recipe(tree, tree, workers=1)
     with pytest.raises(ValueError, match=r'^cannot read .*image/a1\.jpg: expected an image'):
-        drawn(Draws(Sources(CamVid(tmp_path)), config, 0))
+        drawn(SegmentationDraws(Sources(CamVid(tmp_path)), config, 0))
 
 
 def one_step(config: TrainConfig) -> training.Training:
     """Take the first step of a training; gives it with its gradients."""
     run = training.Training(config, None, ALONE)
     run.network.train()
-    draws = Draws(run.sources, config, 0)
+    draws = run.task.draws(0)
     run.losses = [run._optimize(next(iter(draw_batches(draws, ALONE))), adaptive=True)]
     return run
 
@@ -355,10 +363,10 @@ def test_exits_and_classes_weigh_as_the_recipe_says(tree: Path, tmp_path: Path) 
     torch.testing.assert_close(
         2 * gradients['conv1.weight'], dict(other.network.named_parameters())['conv1.weight'].grad
     )
-    draws = Draws(run.sources, run.config, 0)
+    draws = run.task.draws(0)
     ((image, label, _),) = next(iter(draw_batches(draws, ALONE)))
     network = training.Training(run.config, None, ALONE).network.train()
-    x, y = training.to_tensors(Batch(image, label), network.config, ALONE.device)
+    x, y = normalised(image, network.config, ALONE.device), label.long()
     expected = exit_losses(network(x), y, weights)
     torch.testing.assert_close(run.losses[0], torch.stack(expected).detach())
 
@@ -375,7 +383,7 @@ def test_parts_add_up_to_the_gradient_of_the_batch(
         for norm in run.network.modules():
             if isinstance(norm, torch.nn.BatchNorm2d):
                 norm.training = False
-        draws = Draws(run.sources, config, 0)
+        draws = run.task.draws(0)
         parts = next(iter(draw_batches(draws, ALONE)))
         assert len(parts) == accumulate
         losses = run._optimize(parts, adaptive=True)
@@ -395,7 +403,7 @@ def test_autocast_computes_in_bfloat16_and_the_loss_in_float32(
         seen.append((logits[0].dtype, losses[0].dtype))
         return losses
 
-    monkeypatch.setattr(training, 'exit_losses', spy)
+    monkeypatch.setattr(segmentation, 'exit_losses', spy)
     exact = one_step(recipe(tree, tmp_path))
     rough = one_step(recipe(tree, tmp_path, autocast='bfloat16'))
     assert seen == [(torch.float32, torch.float32), (torch.bfloat16, torch.float32)]
@@ -426,7 +434,7 @@ def test_batches_follow_seed_and_epoch_and_mix_in_what_is_synthetic(tree: Path) 
     config = recipe(tree, tree, synthetic_share=0.5, colour=0.0, scales=(1.0, 1.0))
 
     def draw(epoch: int) -> Bytes:
-        steps = drawn(Draws(Sources(samples, grey), config, epoch))
+        steps = drawn(SegmentationDraws(Sources(samples, grey), config, epoch))
         assert [[len(part.image) for part in step] for step in steps] == [[2], [2], [2]]
         return np.concatenate([part.image for step in steps for part in step])
 

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a training: data, network and optimizer of the recipe."""
+"""The start of a training: network and optimizer of the recipe."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from adpc_ros.learning.config import Optimizer, TrainConfig
-from adpc_ros.learning.datasets import open_samples
-from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network import checkpoint, families, official
 from adpc_ros.network.anytime import AnytimeNetwork
 
@@ -19,52 +17,22 @@ _MOMENTUM = 0.9
 _POWER = 0.9
 
 
-class Data(NamedTuple):
-    """Images for training and for validation, and the extra ones if there are any."""
-
-    training: LabelledImages
-    validation: LabelledImages
-    extra: LabelledImages | None
-
-    def digest(self) -> str:
-        """Give a short hash of what is trained on."""
-        extra = () if self.extra is None else (self.extra.digest(),)
-        return '+'.join((self.training.digest(), *extra))
-
-
-def open_data(config: TrainConfig, process_count: int) -> Data:
+def check_batches(config: TrainConfig, sample_count: int, process_count: int) -> None:
     """
-    Open the images of a recipe.
+    Check that the processes can share a batch of so many samples.
 
-    :raises ValueError: if they are missing, or do not fit each other, the recipe or the number of
-        processes that share a batch.
+    :raises ValueError: if not.
     """
-    samples, validation = open_samples(config.data), open_samples(config.validation)
-    extra = open_samples(config.extra) if config.extra else None
-    for description, others in ((config.validation, validation), (config.extra, extra)):
-        if others is not None and samples.classes != others.classes:
-            raise ValueError(
-                f'{description}: expected the classes of {samples.classes.name}, '
-                f'got those of {others.classes.name}'
-            )
-    if config.distils and not (samples.has_soft or (extra is not None and extra.has_soft)):
-        raise ValueError('distill_weight is set: expected soft= in data or extra')
-    if len(samples) < config.batch_size:
+    if sample_count < config.batch_size:
         raise ValueError(
             f'{config.data}: expected images for a batch of {config.batch_size}, '
-            f'got {len(samples)}'
-        )
-    if config.class_weights is not None and len(config.class_weights) != samples.classes.count:
-        raise ValueError(
-            f'{config.data}: expected {samples.classes.count} class_weights, '
-            f'got {len(config.class_weights)}'
+            f'got {sample_count}'
         )
     if (config.batch_size // config.accumulate) % process_count:
         raise ValueError(
             f'expected a batch_size / accumulate that {process_count} processes can share, '
             f'got {config.batch_size} / {config.accumulate}'
         )
-    return Data(samples, validation, extra)
 
 
 def build_network(config: TrainConfig, class_count: int, fresh: bool) -> AnytimeNetwork:

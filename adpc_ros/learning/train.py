@@ -2,7 +2,8 @@
 """
 Training: all exits at once, resumable to the step, every random draw fixed by the seed.
 
-Source of the recipe's form: arXiv:2104.00749 (four cross-entropies, polynomial decay).
+What is learnt is a task's (:mod:`adpc_ros.learning.task`). Source of the recipe's form:
+arXiv:2104.00749 (a loss at every exit, polynomial decay).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +22,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adpc_ros.learning.averaging import WeightAverage
-from adpc_ros.learning.batches import (
-    Batch,
-    Draws,
-    Samples,
-    Sources,
-    balanced_weights,
-    draw_batches,
-    to_tensors,
-)
+from adpc_ros.learning.batches import draw_batches, normalised
 from adpc_ros.learning.config import TrainConfig
 from adpc_ros.learning.distributed import Processes, start_processes
-from adpc_ros.learning.evaluate import evaluate
-from adpc_ros.learning.losses import (
-    distillation_losses,
-    exit_losses,
-    label_counts,
-    label_weight,
-    taught_positions,
-)
 from adpc_ros.learning.norms import average_norms, synchronise_norms
 from adpc_ros.learning.output import OutputFolder, Scalars
 from adpc_ros.learning.preparation import (
     build_network,
     build_optimizer,
     build_schedule,
-    open_data,
+    check_batches,
 )
+from adpc_ros.learning.segmentation import Samples
+from adpc_ros.learning.task import Batch
+from adpc_ros.learning.tasks import open_task
 from adpc_ros.network import checkpoint
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.progress import ProgressBar
@@ -71,8 +58,6 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
         recipe does not fit the data or the processes, or the earlier run had another recipe or
         other data.
     """
-    if config.synthetic_share and synthetic is None:
-        raise ValueError('synthetic_share is set: expected a source of synthetic samples')
     with start_processes() as processes:
         return Training(config, synthetic, processes).run()
 
@@ -89,11 +74,12 @@ class Training:
         :raises ValueError: as :func:`train` does.
         """
         self.config, self.processes = config, processes
-        data = open_data(config, processes.count)
-        self.samples, self.validation, self.classes = data[0], data[1], data[0].classes
+        self.task = open_task(config, processes, synthetic)
+        self.classes = self.task.classes
+        check_batches(config, self.task.sample_count, processes.count)
         self.output = OutputFolder(config.output)
         self.output.folder.mkdir(parents=True, exist_ok=True)
-        self.recipe = json.dumps({**dataclasses.asdict(config), 'data_digest': data.digest()})
+        self.recipe = json.dumps({**dataclasses.asdict(config), 'data_digest': self.task.digest()})
         state = self.output.read_state(self.recipe, processes.device)
         network = build_network(config, self.classes.count, fresh=state is None)
         if processes.count > 1:
@@ -101,7 +87,7 @@ class Training:
         network.to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
         self.optimizer = build_optimizer(config, network)
-        self.steps_per_epoch = len(self.samples) // config.batch_size
+        self.steps_per_epoch = self.task.sample_count // config.batch_size
         self.schedule = build_schedule(
             config, self.optimizer, config.epochs * self.steps_per_epoch
         )
@@ -109,16 +95,10 @@ class Training:
         self.epoch, self.step, self.best = 0, 0, -1.0
         self.losses: list[Tensor] = []  # (exits,) float of each step of the epoch
         self.seconds = 0.0
-        self.class_weights: Sequence[float] | None = config.class_weights
+        self.task.begin(state)
         if state is not None:
             self._take_up(state)
-        elif config.class_weights is None:
-            self.class_weights = balanced_weights(
-                self.samples, self.classes, config.class_balance or 0, processes
-            )
         processes.check_same(f'{self.recipe} at {self.epoch}, {self.step}', 'recipe, data, state')
-        rare = [i for i, weight in enumerate(self.class_weights or ()) if weight > 1]
-        self.sources = Sources(self.samples, synthetic, data.extra, self.classes.count, rare)
         weights = config.exit_weights or (1.0,) * network.config.exit_count
         self.exit_weights = torch.tensor(
             weights, dtype=torch.get_default_dtype(), device=processes.device
@@ -151,7 +131,7 @@ class Training:
         config, processes, epoch = self.config, self.processes, self.epoch
         adaptive = self.network.config.adaptivity is not None and epoch >= config.adaptive_from
         self.network.train()
-        draws = Draws(self.sources, config, epoch)
+        draws = self.task.draws(epoch)
         started, before = time.monotonic(), self.seconds
         steps = ProgressBar(
             draw_batches(draws, processes, self.step),
@@ -176,7 +156,7 @@ class Training:
         if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
             if config.norm_batches:
                 again = draw_batches(draws, processes, 0, config.norm_batches)
-                images = (self._tensors(part)[0] for parts in again for part in parts)
+                images = (self._input(part) for parts in again for part in parts)
                 average_norms(self.judged, images, adaptive)
             if processes.is_main:
                 record |= self._validate(adaptive)
@@ -202,8 +182,8 @@ class Training:
             find_unused_parameters=self.config.adaptive_from > 0,
         )
 
-    def _tensors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return to_tensors(batch, self.network.config, self.processes.device)
+    def _input(self, batch: Batch) -> Tensor:
+        return normalised(batch.image, self.network.config, self.processes.device)
 
     def _optimize(self, parts: list[Batch], adaptive: bool) -> Tensor:
         """
@@ -216,33 +196,19 @@ class Training:
         autocast = torch.autocast(
             device.type, torch.bfloat16, enabled=self.config.autocast == 'bfloat16'
         )
-        # Each pixel weighs the same, in whichever process and part it is: so the sum is divided
-        # by the weight of all of them, and a gradient that is averaged is multiplied before.
-        labels = torch.cat([part.label.flatten() for part in parts]).to(device)
-        counts = processes.sum(label_counts(labels, self.classes.count))
-        total = label_weight(counts, self.class_weights)
-        weight = self.config.distill_weight_in(self.epoch)
-        soft = [
-            None if part.soft is None or not weight else part.soft.to(device) for part in parts
-        ]
-        taught = torch.zeros((), dtype=torch.int64, device=device)
-        if weight:
-            positions = [taught_positions(own) for own in soft if own is not None]
-            taught = processes.sum(torch.stack(positions).sum())
+        # The losses of all parts and processes add up to those of the batch, so that a gradient
+        # which is averaged over the processes is multiplied before.
+        objective = self.task.objective(parts, self.epoch)
         self.optimizer.zero_grad(set_to_none=True)
         seen = torch.zeros_like(self.exit_weights)
-        for index, (part, own) in enumerate(zip(parts, soft)):
-            image, label = self._tensors(part)
+        for index, part in enumerate(parts):
+            image = self._input(part)
             with contextlib.ExitStack() as stack:
                 if index + 1 < len(parts) and isinstance(self.model, DistributedDataParallel):
                     stack.enter_context(self.model.no_sync())
                 with autocast:
-                    logits = self.model(image, adaptive)
-                losses = torch.stack(exit_losses(logits, label, self.class_weights, total))
-                if own is not None:
-                    losses = losses + weight * torch.stack(
-                        distillation_losses(logits, own, taught)
-                    )
+                    outputs = self.model(image, adaptive)
+                losses = objective(outputs, part)
                 loss = (losses * self.exit_weights).sum() * processes.count
                 torch.autograd.backward(loss)
             seen += losses.detach()
@@ -260,23 +226,23 @@ class Training:
 
     def _validate(self, adaptive: bool) -> dict[str, Any]:
         """Judge the network, and keep it if it is the best so far; gives the record's part."""
-        pairs = (self.validation[i] for i in range(len(self.validation)))
-        result = evaluate(self.judged.eval(), pairs, adaptive, progress=False)
+        verdict = self.task.validate(self.judged, adaptive)
+        by_exit = verdict.by_exit
         if self.scalars is not None:
-            self.scalars.add('miou', result.miou, self._steps())
-        judged = float(np.nan_to_num(result.miou[-1]))  # nothing to judge by counts as 0
+            self.scalars.add(verdict.key, by_exit, self._steps())
+        judged = float(np.nan_to_num(by_exit[-1]))  # nothing to judge by counts as 0
         if judged > self.best:
             self.best = judged
-            exits = f'exits 1-{len(result.miou)}' if len(result.miou) > 1 else 'the exit'
-            shown = ' '.join(f'{100 * m:.1f}' for m in result.miou)
+            exits = f'exits 1-{len(by_exit)}' if len(by_exit) > 1 else 'the exit'
+            shown = ' '.join(f'{100 * m:.1f}' for m in by_exit)
             info = {
                 'data': self.config.data,
-                'result': f'mIoU at {exits}: {shown} % on {self.config.validation}',
+                'result': f'{verdict.name} at {exits}: {shown} % on {self.config.validation}',
                 'epoch': str(self.epoch + 1),
                 'recipe': self.recipe,
             }
             checkpoint.save(self.output.best, self.judged, self.classes, info)
-        return {'miou': result.miou, 'masked_share': result.masked_share}
+        return {verdict.key: verdict.by_exit, 'masked_share': verdict.masked_share}
 
     def _save(self) -> None:
         if not self.processes.is_main:
@@ -287,13 +253,13 @@ class Training:
                 'average': self.average and self.average.network.state_dict(),
                 'optimizer': self.optimizer.state_dict(),
                 'schedule': self.schedule.state_dict(),
-                'class_weights': list(self.class_weights) if self.class_weights else None,
                 'epoch': self.epoch,
                 'step': self.step,
                 'losses': self.losses,
                 'seconds': self.seconds,
                 'best': self.best,
                 'recipe': self.recipe,
+                **self.task.state(),
             }
         )
 
@@ -305,11 +271,5 @@ class Training:
         self.schedule.load_state_dict(state['schedule'])
         self.epoch, self.step, self.best = state['epoch'], state.get('step', 0), state['best']
         self.losses, self.seconds = state.get('losses', []), state.get('seconds', 0.0)
-        if 'class_weights' in state:
-            self.class_weights = state['class_weights']
-        elif self.config.class_weights is None:  # of a version that did not keep them
-            self.class_weights = balanced_weights(
-                self.samples, self.classes, self.config.class_balance or 0, self.processes
-            )
         if self.processes.is_main:
             log.info('resumed after epoch %d, step %d', self.epoch, self.step)
