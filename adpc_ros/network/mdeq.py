@@ -56,7 +56,6 @@ class Sizes:
     exit_levels: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
     size_multiple: ClassVar[int] = 32  # so that branches are exact multiples of each other
     heads: ClassVar[tuple[Heads, ...]] = (Heads.PLAIN, Heads.NONE)
-    maskable: ClassVar[bool] = False
     unrolls: ClassVar[bool] = True
 
 
@@ -79,6 +78,7 @@ class MDEQ(AnytimeNetwork):
     """
 
     ARCHITECTURES = SIZES
+    CRITERIA = ()
     HEADS = ('last_layer',)
     PRETRAINED = 'MDEQ for ImageNet of github.com/locuslab/mdeq (.pkl)'
 
