@@ -114,11 +114,13 @@ def _config(
 
     from adpc_ros.network.adaptivity import Adaptivity
     from adpc_ros.network.exits import Heads
-    from adpc_ros.network.families import NetworkConfig
+    from adpc_ros.network.families import ARCHITECTURES, NetworkConfig
 
     heads: Any = Heads(options.heads) if options.heads else None  # the family's own
     adaptivity: Adaptivity | None = None
-    if not options.no_masks and heads is not Heads.NONE:
+    known = ARCHITECTURES.get(options.network)
+    maskable = known is None or known.maskable  # an unknown one is refused below
+    if maskable and not options.no_masks and heads is not Heads.NONE:
         adaptivity = own and own.network.config.adaptivity or Adaptivity()
         if options.backbone_only:  # of heads that are not taken over
             adaptivity = replace(adaptivity, class_thresholds=())
@@ -129,6 +131,7 @@ def _config(
     elif options.threshold is not None or options.window is not None or options.add_masks:
         raise ValueError(
             '--threshold, --window and --add-masks need masks: no --no-masks, no --heads none'
+            + ('' if maskable else f', and not {options.network}, which has none')
         )
     config = NetworkConfig(options.network, heads, class_count, adaptivity)
     if own:

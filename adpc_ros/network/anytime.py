@@ -130,6 +130,12 @@ class AnytimeNetwork(nn.Module, ABC):
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError for an image size, in pixels, that the network does not take."""
 
+    def check_image(self, image: Tensor) -> None:
+        """Raise ValueError for what :meth:`exits` does not take."""
+        if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
+            raise ValueError(f'expected a (B, 3, H, W) image, got shape {tuple(image.shape)}')
+        self.check_size(image.shape[2], image.shape[3])
+
     def by_own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
         Give the tensors of a released file by this network's names; here they are the same.
@@ -155,9 +161,7 @@ class AnytimeNetwork(nn.Module, ABC):
         :return: an iterator over the exits.
         :raises ValueError: for another shape, or a size that the network does not take.
         """
-        if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
-            raise ValueError(f'expected a (B, 3, H, W) image, got shape {tuple(image.shape)}')
-        self.check_size(image.shape[2], image.shape[3])
+        self.check_image(image)
         for done in self.steps(image, adaptive, active_maps):
             if done is not None:
                 yield done
