@@ -78,6 +78,8 @@ class TrainConfig:
         of the last ones; 0 for none, below 1.
     :param exit_weights: weight of each exit's loss, at least 0 and not all 0; None for all 1.
     :param adaptive_from: first epoch with confidence adaptivity.
+    :param unrolled_steps: first optimizer steps in which a network that seeks an equilibrium
+        (MDEQ) applies its layer three times instead; 0 for none, and for all other networks.
     :param class_weights: weight of each class in the loss; None to take ``class_balance``.
     :param class_balance: c, above 1, in the class weights 1 / ln(c + share of the class); 0 for
         none, 1.1 if neither it nor ``class_weights`` is given.
@@ -130,6 +132,7 @@ class TrainConfig:
     ema: float = 0.0
     exit_weights: tuple[float, ...] | None = None
     adaptive_from: int = 0
+    unrolled_steps: int = 0
     class_weights: tuple[float, ...] | None = None
     class_balance: float | None = None
     autocast: str | None = None
@@ -154,6 +157,7 @@ class TrainConfig:
             self._check_at_least(key, 1)
         for key in (
             'workers', 'save_every', 'norm_batches', 'warmup_steps', 'adaptive_from', 'seed',
+            'unrolled_steps',
         ):  # fmt: skip
             self._check_at_least(key, 0)
         if self.extra_until is not None:
@@ -169,6 +173,11 @@ class TrainConfig:
             raise ValueError(f'expected a crop (H, W) of multiples of {multiple}, got {self.crop}')
         if max(self.crop) > _MAX_CROP:
             raise ValueError(f'expected a crop (H, W) of at most {_MAX_CROP}, got {self.crop}')
+        if self.unrolled_steps and sizes is not None and not sizes.unrolls:
+            raise ValueError(
+                f'unrolled_steps is for networks that seek an equilibrium, as mdeq_small: '
+                f'expected 0 for {sizes.name}, got {self.unrolled_steps}'
+            )
         if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1] <= _MAX_SCALE:
             raise ValueError(
                 'expected scales (low, high), both positive and at most '

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adpc_ros.learning.averaging import WeightAverage
-from adpc_ros.learning.batches import draw_batches, normalised
+from adpc_ros.learning.batches import draw_batches, image_seeds, normalised
 from adpc_ros.learning.config import TrainConfig
 from adpc_ros.learning.distributed import Processes, start_processes
 from adpc_ros.learning.norms import average_norms, synchronise_norms
@@ -37,7 +37,7 @@ from adpc_ros.learning.segmentation import Samples
 from adpc_ros.learning.task import Batch
 from adpc_ros.learning.tasks import open_task
 from adpc_ros.network import checkpoint
-from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.anytime import AnytimeNetwork, TrainingStep
 from adpc_ros.progress import ProgressBar
 
 log = logging.getLogger(__name__)
@@ -185,6 +185,13 @@ class Training:
     def _input(self, batch: Batch) -> Tensor:
         return normalised(batch.image, self.network.config, self.processes.device)
 
+    def _now(self, index: int) -> TrainingStep:
+        """Tell the network where it is, at a part of the present step's batch."""
+        config, steps = self.config, self._steps()
+        part = self.step * config.accumulate + index
+        seeds = image_seeds(part, self.epoch, config, self.processes)
+        return TrainingStep(steps, seeds, unrolled=steps < config.unrolled_steps)
+
     def _optimize(self, parts: list[Batch], adaptive: bool) -> Tensor:
         """
         Take one optimizer step.
@@ -207,7 +214,7 @@ class Training:
                 if index + 1 < len(parts) and isinstance(self.model, DistributedDataParallel):
                     stack.enter_context(self.model.no_sync())
                 with autocast:
-                    outputs = self.model(image, adaptive)
+                    outputs = self.model(image, adaptive, self._now(index))
                 losses = objective(outputs, part)
                 loss = (losses * self.exit_weights).sum() * processes.count
                 torch.autograd.backward(loss)

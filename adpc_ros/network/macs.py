@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from adpc_ros.network.adaptivity import MaskedConv2d
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network
