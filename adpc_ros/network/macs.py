@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adpc_ros.network.adaptivity import MaskedConv2d
+from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network
@@ -132,6 +132,22 @@ def count_shares(
     return count(exit_costs(config, size), lambda index, _: shares[index - 1])
 
 
+def count_maps(costs: Sequence[Sequence[ConvCost]], maps: Sequence[ActiveMap | None]) -> list[int]:
+    """
+    Count multiply-accumulates up to each exit, with the masks of one image.
+
+    :param costs: from :func:`exit_costs`.
+    :param maps: what each exit computed; None for everything.
+    :return: cumulative counts.
+    """
+
+    def share(index: int, size: tuple[int, int]) -> float:
+        active = maps[index - 1]
+        return 1.0 if active is None else active.share(size)
+
+    return count(costs, share)
+
+
 class FrameCost(NamedTuple):
     """
     What one image costs.
@@ -158,9 +174,5 @@ def count_frame(network: AnytimeNetwork, image: Tensor, adaptive: bool = True) -
             size = (out.logits.shape[2], out.logits.shape[3])
             shares.append(1.0 if out.active is None else out.active.share(size))
 
-    def share(index: int, size: tuple[int, int]) -> float:
-        active = maps[index - 1]
-        return 1.0 if active is None else active.share(size)
-
     costs = exit_costs(network.config, (image.shape[2], image.shape[3]))
-    return FrameCost(count(costs, share), shares)
+    return FrameCost(count_maps(costs, maps), shares)
