@@ -32,6 +32,7 @@ def random_network(
     temperatures: tuple[float, ...] | None = None,
     architecture: str = 'hrnet_tiny',
     fresh_blocks: bool = False,
+    head_depths: tuple[int, ...] | None = None,
 ) -> AnytimeNetwork:
     """
     Give a tiny network in evaluation mode whose exits disagree and are sometimes sure.
@@ -40,7 +41,11 @@ def random_network(
     """
     generator = torch.Generator().manual_seed(seed)
     network = build_network(
-        NetworkConfig(architecture, heads, class_count, adaptivity, temperatures=temperatures)  # type: ignore[arg-type]
+        NetworkConfig(
+            *(architecture, heads, class_count, adaptivity),  # type: ignore[arg-type]
+            temperatures=temperatures,  # type: ignore[arg-type]
+            head_depths=head_depths,
+        )
     ).eval()
     for name, value in network.state_dict().items():
         if name.endswith('Lambda'):

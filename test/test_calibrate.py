@@ -231,10 +231,16 @@ def test_a_network_without_masks_gets_temperatures_alone(samples: CamVid) -> Non
     assert found.network.config.temperatures != (1.0,) * 4
 
 
-def test_thresholds_of_entropy_cannot_be_searched(network: AnytimeNetwork) -> None:
-    other = random_network(0, adaptivity=Adaptivity(Criterion.ENTROPY, (0.0,) * 3))
-    with pytest.raises(ValueError, match='expected a network with masks by top probability'):
+@pytest.mark.parametrize('criterion', [Criterion.ENTROPY, Criterion.TOP_K])
+def test_thresholds_of_another_criterion_are_not_searched_and_nothing_is_computed(
+    criterion: Criterion,
+) -> None:
+    other = random_network(0, adaptivity=Adaptivity(criterion, (0.0,) * 3))
+    message = f'expected a network with masks by top probability, got masks by {criterion.value}'
+    with pytest.raises(ValueError, match=message):
         with_thresholds(other, (0.9,) * 3)
+    with pytest.raises(ValueError, match=message):
+        calibrate(other, [])  # type: ignore[arg-type]
 
 
 def test_calibrate_on_the_command_line(

@@ -71,6 +71,17 @@ def test_a_round_trip_changes_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ['tiny.safetensors']
 
 
+def test_depths_of_heads_are_kept_and_not_written_where_they_are_the_familys(
+    tmp_path: Path, weights: Path
+) -> None:
+    path = tmp_path / 'shallow.safetensors'
+    checkpoint.save(path, random_network(4, head_depths=(1, 1, 1)), CAMVID, INFO)
+    assert checkpoint.load(path).network.config.head_depths == (1, 1, 1)
+    with safe_open(str(weights), 'pt') as file:
+        assert 'head_depths' not in json.loads(file.metadata()['network'])
+    assert checkpoint.load(weights).network.config.head_depths is None
+
+
 @pytest.mark.parametrize(
     'identity', ['hrnet_w18_small_v2_camvid@6f70eb27dd56', 'coarse_s_camvid@ed72566da58d']
 )

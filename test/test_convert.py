@@ -260,7 +260,9 @@ def test_a_backbone_of_other_classes_keeps_its_interpolation(
             assert torch.equal(state[name], value)
 
 
-def test_our_own_file_keeps_what_is_not_asked_for(tmp_path: Path) -> None:
+def test_our_own_file_keeps_what_is_not_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     adaptivity = Adaptivity(Criterion.ENTROPY, (0.5, 0.4, 0.3), window=5)
     config = NetworkConfig(
         'hrnet_tiny',
@@ -269,6 +271,7 @@ def test_our_own_file_keeps_what_is_not_asked_for(tmp_path: Path) -> None:
         adaptivity,
         mean=(0.1, 0.2, 0.3),
         temperatures=(2.0, 1.5, 1.25, 0.5),
+        head_depths=(2, 2, 1),
     )
     network = build_network(config)
     path = tmp_path / 'own.safetensors'
@@ -283,6 +286,10 @@ def test_our_own_file_keeps_what_is_not_asked_for(tmp_path: Path) -> None:
     assert converted(path).network.config.adaptivity.thresholds == (0.25,) * 3
     assert convert(path, '--backbone-only') == 0
     assert converted(path).network.config.temperatures == (1.0,) * 4, 'of heads that are new'
+    assert convert(path, '--head-depths', '3,2,1') == 2
+    assert 'hrnet_tiny with redesigned heads of depths (3, 2, 1)' in capsys.readouterr().err
+    assert convert(path, '--head-depths', '3,2,1', '--backbone-only') == 0
+    assert converted(path).network.config.head_depths == (3, 2, 1)
 
 
 def test_a_network_of_another_family_is_converted_without_what_was_measured(

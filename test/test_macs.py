@@ -72,6 +72,24 @@ def test_counts_with_the_papers_masks_are_within_half_a_percent(
     assert row['gimac'] == pytest.approx(MASKED_W48, rel=0.005)
 
 
+@pytest.mark.parametrize('depths', [(1, 1, 1), (3, 3, 3), (3, 2, 1)])
+def test_depths_of_heads_are_counted(depths: tuple[int, ...], tmp_path: Path) -> None:
+    file, shown = tmp_path / 'n.json', ','.join(map(str, depths))
+    command = ['macs', '--network', 'hrnet_w48', '--head-depths', shown, '--json', str(file)]
+    assert main(command) == 0
+    (row,) = json.loads(file.read_text())
+    assert row['heads'] == f'redesigned {shown}'
+    # beside plain heads, by hand: what each exit adds for its own head
+    expected, added = [], 0.0
+    cells, width, classes = 256 * 512, 128, 19
+    for channels, depth, plain in zip((256, 144, 336), depths, PAPER['hrnet_w48', 'plain']):
+        down = [(channels if i == 1 else width) * width / 4**i for i in range(1, depth + 1)]
+        up = [width * (width if i else classes) / 4**i for i in range(depth)]
+        added += cells * (sum(down + up) - channels * (channels + classes)) / GI
+        expected.append(plain + added)
+    assert row['gimac'][:3] == pytest.approx(expected, abs=0.1)
+
+
 def test_w32_builds_and_counts() -> None:
     counts = count_shares(NetworkConfig('hrnet_w32', Heads.REDESIGNED, 16), (256, 256))
     assert counts == sorted(counts)

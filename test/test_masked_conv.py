@@ -181,6 +181,42 @@ def test_a_position_on_the_threshold_is_active(criterion: Criterion, active: lis
     assert positions.flatten().tolist() == active
 
 
+def test_a_share_of_the_most_confident_positions_is_masked_and_of_equal_ones_the_first() -> None:
+    margins = torch.tensor([[1.0, 3.0, 0.0, 3.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0, 5.0, 6.0]])
+    logits = torch.stack([margins, torch.zeros_like(margins)], 1).unsqueeze(2)  # (2, 2, 1, 6)
+    for share, masked in (
+        (0.0, ([], [])),
+        (0.34, ([1, 3], [4, 5])),
+        (0.5, ([1, 3, 5], [0, 4, 5])),
+    ):
+        active = active_positions(logits, Criterion.TOP_K, share)
+        assert active.shape == (2, 1, 1, 6)
+        assert [(~row).flatten().nonzero().flatten().tolist() for row in active] == [*masked]
+    before = ActiveMap(torch.tensor([False, True, False, True, True, True]).view(1, 1, 1, 6))
+    active = active_positions(logits[:1], Criterion.TOP_K, 0.5, before)
+    assert active.flatten().tolist() == [False, False, False, True, True, True]
+    active = active_positions(logits[:1], Criterion.TOP_K, 0.1, before)
+    assert torch.equal(active, before.at((1, 6))), 'nested, though it is less'
+
+
+def test_random_positions_depend_on_the_size_alone_and_are_nested() -> None:
+    generator = torch.Generator().manual_seed(3)
+    before: ActiveMap | None = None
+    for share in (0.25, 0.5, 1.0):
+        first, other = (
+            active_positions(
+                torch.randn(2, 5, 8, 12, generator=generator), Criterion.RANDOM, share
+            )
+            for _ in range(2)
+        )
+        assert torch.equal(first, other) and torch.equal(first[0], first[1])
+        assert int((~first[0]).sum()) == round(share * 96)
+        assert before is None or not (first & ~before.at((8, 12))).any()
+        before = ActiveMap(first)
+    rows = active_positions(torch.zeros(1, 5, 8, 12), Criterion.RANDOM, 0.5).float().mean(3)
+    assert rows.min() > 0, 'spread over the image'
+
+
 @pytest.mark.parametrize('size', [(17, 23), (9, 12), (5, 6), (3, 3), (34, 46), (40, 50)])
 def test_the_map_at_a_size_equals_that_of_resized_logits(size: tuple[int, int]) -> None:
     logits = 3 * torch.randn(2, 5, 17, 23, generator=torch.Generator().manual_seed(0))
@@ -199,11 +235,20 @@ def test_a_map_must_be_boolean_with_four_dimensions(value: torch.Tensor) -> None
         ActiveMap(value)
 
 
-@pytest.mark.parametrize('thresholds', [(0.6, 0.6, 0.6), (0.4, 0.8, 0.5), (0.5, 1.0, 0.9)])
+@pytest.mark.parametrize(
+    ('criterion', 'thresholds'),
+    [
+        ('max_probability', (0.6, 0.6, 0.6)),
+        ('max_probability', (0.4, 0.8, 0.5)),
+        ('max_probability', (0.5, 1.0, 0.9)),
+        ('top_k', (0.2, 0.5, 0.4)),
+        ('random', (0.2, 0.5, 0.4)),
+    ],
+)
 def test_maps_are_nested_and_confident_predictions_stay(
-    thresholds: tuple[float, float, float],
+    criterion: Criterion, thresholds: tuple[float, float, float]
 ) -> None:
-    network = random_network(0, adaptivity=Adaptivity(thresholds=thresholds))
+    network = random_network(0, adaptivity=Adaptivity(criterion, thresholds))
     with torch.inference_mode():
         exits = list(network.exits(random_image(64, 96)))
     for before, out in zip(exits, exits[1:]):
@@ -224,6 +269,12 @@ def test_maps_are_nested_and_confident_predictions_stay(
         ({'thresholds': (0.9, 1.1, 0.9)}, r'in \[0, 1.0\] for max_probability.*1\.1'),
         ({'thresholds': (0.9, float('nan'), 0.9)}, 'expected thresholds.*nan'),
         ({'criterion': 'entropy', 'thresholds': (0.1, -0.1, 0.1)}, r'in \[0, inf\] for entropy'),
+        ({'criterion': 'top_k', 'thresholds': (1.1,)}, r'in \[0, 1.0\] for top_k.*1\.1'),
+        ({'criterion': 'random'}, 'expected thresholds for random: the shares that are masked'),
+        (
+            {'criterion': 'top_k', 'thresholds': (0.5,), 'class_thresholds': ((0.5, 0.5),)},
+            'class_thresholds have no meaning for top_k',
+        ),
         ({'criterion': 'margin'}, "'margin' is not a valid Criterion"),
         ({'window': 4}, r'expected a window of \(3, 5, 7, 9\), got 4'),
     ],
@@ -247,6 +298,18 @@ def test_adaptivity_rejects_bad_values(values: dict[str, object], message: str) 
             {'adaptivity': Adaptivity(class_thresholds=((0.9,) * 19,) * 2)},
             r'class_thresholds of 3 exits with 19 classes each, got \[19, 19\]',
         ),
+        (
+            {'heads': Heads.PLAIN, 'head_depths': (1, 1, 1)},
+            'head_depths need redesigned heads: hrnet_tiny has plain',
+        ),
+        (
+            {'architecture': 'coarse_s', 'head_depths': (1, 1, 1)},
+            'head_depths need redesigned heads: coarse_s has plain',
+        ),
+        ({'head_depths': (1, 1)}, r'expected head_depths of exits 1 to 3.* got \(1, 1\)'),
+        ({'head_depths': (3, 2, 0)}, 'from 1 to 3 / 3 / 3, got'),
+        ({'head_depths': (4, 1, 1)}, 'from 1 to 3 / 3 / 3, got'),
+        ({'head_depths': (1.0, 1, 1)}, 'from 1 to 3 / 3 / 3, got'),
         ({'std': (0.2, 0.2, 0.0)}, 'expected 3 means and 3 positive std'),
         ({'class_count': 1}, 'expected at least 2 classes, got 1'),
         ({'heads': Heads.NONE, 'adaptivity': Adaptivity()}, 'adaptivity needs early exits'),

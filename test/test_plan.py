@@ -30,6 +30,8 @@ from adpc_ros.runtime.torch_plan import Done, TorchPlan
 CASES = {
     'redesigned': dict(heads=Heads.REDESIGNED, adaptivity=Adaptivity(thresholds=(0.6,) * 3)),
     'entropy': dict(adaptivity=Adaptivity(Criterion.ENTROPY, (0.5,) * 3, window=9)),
+    'deep': dict(head_depths=(3, 3, 3), adaptivity=Adaptivity(thresholds=(0.55, 0.98, 0.99))),
+    'shallow': dict(head_depths=(1, 1, 1), adaptivity=Adaptivity(thresholds=(0.6,) * 3)),
     'plain': dict(heads=Heads.PLAIN, adaptivity=Adaptivity(thresholds=(0.6,) * 3, window=3)),
     'without_masks': dict(adaptivity=None),
     'base': dict(heads=Heads.NONE, adaptivity=None),
@@ -45,6 +47,13 @@ CASES = {
         ),
     ),
     'coarse_base': dict(architecture='coarse_tiny', heads=Heads.NONE, adaptivity=None),
+}
+PYTORCH_CASES = {  # which the native plan refuses
+    'top_k': dict(adaptivity=Adaptivity(Criterion.TOP_K, (0.2, 0.4, 0.3))),
+    'random': dict(adaptivity=Adaptivity(Criterion.RANDOM, (0.2, 0.4, 0.6), window=5)),
+    'coarse_top_k': dict(
+        architecture='coarse_tiny', adaptivity=Adaptivity(Criterion.TOP_K, (0.2, 0.4))
+    ),
 }
 TEMPERATURES = (2.5, 0.6, 1.5, 0.8)
 DEVICES = [
@@ -89,9 +98,9 @@ def assert_close(got: torch.Tensor, expected: torch.Tensor, limit: float = 1e-4)
 
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', [*CASES, *PYTORCH_CASES])
 def test_every_exit_equals_the_networks(case: str, adaptive: bool, device: str) -> None:
-    network = random_network(seed=0, **CASES[case]).to(device)
+    network = random_network(seed=0, **{**CASES, **PYTORCH_CASES}[case]).to(device)
     image = random_image(64, 96).to(device)
     with torch.inference_mode():
         expected = list(network.exits(image, adaptive))
@@ -380,6 +389,15 @@ def test_without_native_kernels_pytorch_computes_and_says_so(
     assert plan.description == 'PyTorch bfloat16 on cpu'
     assert str(error) in caplog.text
     assert 'PyTorch computes instead' in caplog.text
+
+
+@pytest.mark.parametrize('criterion', [Criterion.TOP_K, Criterion.RANDOM])
+def test_masks_that_the_native_kernels_do_not_know_are_pytorchs(
+    criterion: Criterion, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = make_plan(random_network(adaptivity=Adaptivity(criterion, (0.2,))))
+    assert isinstance(plan, TorchPlan)
+    assert f'masks by {criterion.value}: max_probability and entropy are' in caplog.text
 
 
 def test_native_kernels_are_chosen_where_they_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,14 @@ class Architecture(Protocol):
     def heads(self) -> tuple[Heads, ...]:
         """The exit heads that there are; the first is the default."""
 
+    @property
+    def maskable(self) -> bool:
+        """Whether later exits can leave out positions, by confidence adaptivity."""
+
+    @property
+    def unrolls(self) -> bool:
+        """Whether training can unroll in place of an equilibrium (:class:`TrainingStep`)."""
+
 
 class Exit(NamedTuple):
     """
@@ -60,6 +68,21 @@ class Exit(NamedTuple):
     features: list[Tensor]
     active: ActiveMap | None
     next_active: ActiveMap | None
+
+
+class TrainingStep(NamedTuple):
+    """
+    Where a training is, for networks that depend on it.
+
+    ``steps`` optimizer steps came before. ``seeds``, one for each image of the batch, are for what
+    is drawn: they depend on the recipe's seed and the image's place in the epoch alone.
+    ``unrolled``: a network whose layer is iterated applies it a few times and seeks no
+    equilibrium.
+    """
+
+    steps: int
+    seeds: tuple[int, ...]
+    unrolled: bool = False
 
 
 Part = Callable[[list[Tensor], ActiveMap | None], list[Tensor]]
@@ -143,10 +166,13 @@ class AnytimeNetwork(nn.Module, ABC):
             if done is not None:
                 yield done
 
-    def forward(self, image: Tensor, adaptive: bool = True) -> list[Tensor]:
+    def forward(
+        self, image: Tensor, adaptive: bool = True, now: TrainingStep | None = None
+    ) -> list[Tensor]:
         """
         Compute every exit, for training.
 
+        :param now: where the training is; None as at its end, and nothing is drawn.
         :return: the logits of each exit, (B, K, h, w) float.
         """
         return [out.logits for out in self.exits(image, adaptive)]

@@ -14,11 +14,12 @@ from adpc_ros.network.anytime import AnytimeNetwork, Architecture
 from adpc_ros.network.coarse import CoarseToFine
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.hrnet import HRNet
+from adpc_ros.network.mdeq import MDEQ
 from adpc_ros.network.pose import PoseHRNet
 from adpc_ros.network.task import Task
 from adpc_ros.network.tensors import DISTANCES
 
-FAMILIES: tuple[type[AnytimeNetwork], ...] = (HRNet, CoarseToFine, PoseHRNet)
+FAMILIES: tuple[type[AnytimeNetwork], ...] = (HRNet, CoarseToFine, MDEQ, PoseHRNet)
 ARCHITECTURES: dict[str, Architecture] = {
     name: architecture
     for family in FAMILIES
@@ -50,9 +51,10 @@ class NetworkConfig:
     :param head_depths: of redesigned heads: how often each but the last pools, from 1 on; an image
         can be pooled so often if it is padded for the network. None for the family's own.
     :raises ValueError: for an unknown architecture or head, heads, depths or thresholds that the
-        network does not have, fewer than two classes, a mean or standard deviation that is not
-        three numbers (the latter positive) which normalise an image to finite float32 numbers, or
-        temperatures that are not positive finite numbers, in the range of normal float32 numbers.
+        network does not have, adaptivity of one that masks nothing, fewer than two classes, a mean
+        or standard deviation that is not three numbers (the latter positive) which normalise an
+        image to finite float32 numbers, or temperatures that are not positive finite numbers, in
+        the range of normal float32 numbers.
     """
 
     architecture: str
@@ -92,6 +94,11 @@ class NetworkConfig:
                 f'numbers, got {self.mean}, {self.std}'
             )
         if self.adaptivity is not None:
+            if not self.sizes.maskable:
+                raise ValueError(
+                    f'expected no adaptivity: every exit of {self.architecture} computes all '
+                    'positions'
+                )
             if self.heads is Heads.NONE:
                 raise ValueError('adaptivity needs early exits: heads is none')
             if self.stage_count == 1:

@@ -51,6 +51,8 @@ class Sizes:
     exit_levels: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
     size_multiple: ClassVar[int] = 32  # what redesigned heads need, at most
     heads: ClassVar[tuple[Heads, ...]] = (Heads.REDESIGNED, Heads.PLAIN, Heads.NONE)
+    maskable: ClassVar[bool] = True
+    unrolls: ClassVar[bool] = False
 
 
 SIZES = {

@@ -4,19 +4,20 @@ Cost of a network: multiply-accumulates of its convolutions, by the paper's conv
 
 Cumulative over exits, for one image; BatchNorm, ReLU, bias, pooling and resizing count nothing.
 The paper prints them divided by 2^30 and calls them GFLOPs; here they are GiMAC.
-Source: arXiv:2104.00749, tables 1 to 4; masked convolutions as in the released counter.
+Source: arXiv:2104.00749, tables 1 to 6; masked convolutions as in the released counter.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d
+from adpc_ros.network.adaptivity import ActiveMap
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network
@@ -32,17 +33,27 @@ PAPER_GIMAC: dict[tuple[str, Heads, bool], tuple[float, ...]] = {
     ('hrnet_w18_small_v2', Heads.PLAIN, False): (31.44, 42.56, 59.53, 82.88),
     ('hrnet_w18_small_v2', Heads.REDESIGNED, False): (23.69, 34.74, 49.87, 73.23),
 }
+# table 6, exits at iterations 4, 6, 8 and 10; see count_iterates
+PAPER_MDEQ_GIMAC = {
+    'mdeq_small': (521.6, 717.9, 914.2, 1110.5),
+    'mdeq_xl': (4617.9, 6374.5, 8131.2, 9887.8),
+}
 PAPER_SIZE = (1024, 2048)
 PAPER_CLASSES = 19
 PAPER_MASKED = (0.193, 0.384, 0.630)  # mean masked share of pixels at exits 1, 2, 3
 
 
 class ConvCost(NamedTuple):
-    """One convolution: dense multiply-accumulates, those of its fill, and its output size."""
+    """
+    One convolution: dense multiply-accumulates, those of its fill, and its output size.
+
+    ``module`` is its name in the network.
+    """
 
     macs: int
     fill_macs: int
     size: tuple[int, int]
+    module: str = ''
 
     def at(self, active_share: float) -> int:
         """Give the count at an active share in [0, 1]."""
@@ -52,16 +63,19 @@ class ConvCost(NamedTuple):
         return int(self.macs * active_share) + int(interpolated * self.fill_macs)
 
 
-def conv_macs(weights: int, window_weights: int, size: tuple[int, int]) -> ConvCost:
+def conv_macs(
+    weights: int, window_weights: int, size: tuple[int, int], module: str = ''
+) -> ConvCost:
     """
     Give the cost of one convolution.
 
     :param weights: number of its weights.
     :param window_weights: output channels times cells of the interpolation window.
     :param size: (H, W) of its output.
+    :param module: its name.
     """
     positions = size[0] * size[1]
-    return ConvCost(weights * positions, window_weights * positions, size)
+    return ConvCost(weights * positions, window_weights * positions, size, module)
 
 
 def exit_costs(config: NetworkConfig, size: tuple[int, int]) -> list[list[ConvCost]]:
@@ -77,16 +91,19 @@ def exit_costs(config: NetworkConfig, size: tuple[int, int]) -> list[list[ConvCo
     costs: list[ConvCost] = []
 
     def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module, MaskedConv2d)
+        assert isinstance(module, nn.Conv2d)
         size = (output.shape[2], output.shape[3])
-        costs.append(conv_macs(module.weight.numel(), module.out_channels * window, size))
+        inputs = module.in_channels // module.groups * math.prod(module.kernel_size)
+        outputs = module.out_channels
+        costs.append(conv_macs(inputs * outputs, outputs * window, size, names[module]))
 
-    for module in list(meta.modules()):
-        if isinstance(module, MaskedConv2d):
+    names = {module: name for name, module in meta.named_modules()}
+    for module in names:
+        if isinstance(module, nn.Conv2d):
             module.register_forward_hook(record)
         for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):  # half of the time, and changes no shape
-                setattr(module, name, nn.Identity())
+            if isinstance(child, (nn.BatchNorm2d, nn.GroupNorm)):
+                setattr(module, name, nn.Identity())  # half of the time, and changes no shape
     per_exit = []
     for _ in meta.exits(torch.empty(1, 3, *size, device='meta')):
         per_exit.append(list(costs))
@@ -146,6 +163,30 @@ def count_maps(costs: Sequence[Sequence[ConvCost]], maps: Sequence[ActiveMap | N
         return 1.0 if active is None else active.share(size)
 
     return count(costs, share)
+
+
+def count_iterates(
+    config: NetworkConfig, size: tuple[int, int], f_twice: bool = False
+) -> list[int]:
+    """
+    Count what each exit of MDEQ costs in a run that ends there, without the heads before it.
+
+    So the paper's table 6 counts. In one run with all exits, as :func:`count_shares` counts it,
+    an exit also has the heads of those before.
+
+    :param config: of MDEQ.
+    :param f_twice: count the convolutions of the layer f twice, as table 6 does: there f was a
+        submodule under two names, and the counter put its hooks on it under each of them. So the
+        table overstates MDEQ's cost by a factor of nearly 2.
+    :return: multiply-accumulates of each exit.
+    """
+    total, counts = 0, []
+    for added in exit_costs(config, size):
+        head = sum(cost.macs for cost in added if cost.module.startswith('last_layer.'))
+        layer = sum(cost.macs for cost in added if cost.module.startswith('fullstage.'))
+        total += sum(cost.macs for cost in added) - head + (layer if f_twice else 0)
+        counts.append(total + head)
+    return counts
 
 
 class FrameCost(NamedTuple):
