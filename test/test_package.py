@@ -42,7 +42,7 @@ OF_MESSAGES = {'rosidl_default_runtime'}
 OF_TESTS = {'ament_cmake_pytest', 'python3-pytest-timeout'}
 # What users of another stack have; the node that needs it says so.
 OPTIONAL = {'autoware_adapi_v1_msgs'}
-EXTRAS = {'ray'}  # in pyproject.toml; never needed on a vehicle
+EXTRAS = {'ray', 'scipy'}  # in pyproject.toml; never needed on a vehicle
 SYSTEM = {'Threads'}
 
 

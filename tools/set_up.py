@@ -130,7 +130,7 @@ def install(ros: bool, environment: dict) -> None:
         (VENV / 'COLCON_IGNORE').touch()
     pip = [PYTHON, '-m', 'pip', '--disable-pip-version-check', 'install', '--progress-bar=off']
     run('upgrading pip', [*pip, 'pip>=25.1'], environment)  # the first that knows groups
-    groups = ['runtime', 'dev', 'fleet', 'ros-installed' if ros else WHEELS[ROS]]
+    groups = ['runtime', 'dev', 'fleet', 'poses', 'ros-installed' if ros else WHEELS[ROS]]
     run(
         'installing PyTorch and ROS packages (minutes)',
         [*pip, *(f'--group={group}' for group in groups)],

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adpc_ros.commands import evaluate_sweep
+from adpc_ros.commands import evaluate_pose, evaluate_sweep
 from adpc_ros.commands.options import (
     add_json,
     check_outputs,
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from adpc_ros.learning.metrics import Difference
     from adpc_ros.network.checkpoint import Checkpoint
 
+_OPTIONS = (  # of segmentation alone
+    *('against', 'figures', 'fps', 'horizon'),
+    *('criterion', 'threshold', 'window', 'sweep'),
+)
 _PANELS = 4
 # figures: file of a plot of accuracy, what is on its axis, and where that is in the result
 _PLOTS = (('miou_gimac', 'GiMAC', 'gimac'), ('miou_seconds', 'seconds', 'seconds'))
@@ -39,7 +43,8 @@ def add(commands: Commands) -> None:
         help='accuracy, cost and calibration of every exit on labelled images',
         description='Judge every exit at full size: intersection over union, what is masked and '
         'how right it is, multiply-accumulates as the masks of each image make them, seconds, '
-        'and the calibration error of the confidence as it is published (15 bins).',
+        'and the calibration error of the confidence as it is published (15 bins). Of a network '
+        'for poses: PCKh@0.5 of each joint, what is masked, and multiply-accumulates.',
     )
     parser.add_argument('--weights', required=True, metavar='FILE', help='safetensors file')
     parser.add_argument(
@@ -47,7 +52,7 @@ def add(commands: Commands) -> None:
         required=True,
         metavar='KIND:FOLDER',
         help='camvid, cityscapes (FOLDER/SPLIT) or folder; ?drives=, ?without=, ?list=, ?scale= '
-        'choose (docs/data.md)',
+        'choose (docs/data.md); mpii (FOLDER/SPLIT) of networks for poses',
     )
     parser.add_argument(
         '--against',
@@ -77,12 +82,26 @@ def add(commands: Commands) -> None:
     parser.add_argument('--threads', type=positive, metavar='N', help='default: one per core')
     parser.add_argument('--no-masks', action='store_true', help='compute every position')
     evaluate_sweep.add_options(parser)
+    evaluate_pose.add_options(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Evaluate, print, and write the numbers."""
+    """Evaluate what the data are for, print, and write the numbers."""
+    from adpc_ros.learning.tasks import task_of
+    from adpc_ros.network.task import Task
+
+    others = {Task.SEGMENTATION: evaluate_pose.OPTIONS, Task.POSE: _OPTIONS}
+    task = task_of(options.data)
+    for option in others[task]:
+        if getattr(options, option):
+            raise ValueError(f'--{option.replace("_", "-")}: {options.data} is for {task.value}')
+    {Task.SEGMENTATION: _run, Task.POSE: evaluate_pose.run}[task](options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Evaluate networks for segmentation."""
     from adpc_ros.learning.datasets import open_samples
     from adpc_ros.learning.evaluate import evaluate
 

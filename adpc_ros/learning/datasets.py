@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from adpc_ros.class_file import find_class_file, read_classes
-from adpc_ros.image_files import SUFFIXES, LabelFolder, images_of, labels_beside, list_images
+from adpc_ros.image_files import LabelFolder, images_of, labels_beside, list_images
 from adpc_ros.label_table import CITYSCAPES_FORMS, LabelTable
 from adpc_ros.labels import CAMVID, CITYSCAPES
+from adpc_ros.learning.choices import chosen_images, parts_of
 from adpc_ros.learning.labelled_images import LabelledImages
 
 _LOG = logging.getLogger(__name__)
@@ -129,19 +129,18 @@ def open_samples(description: str) -> LabelledImages:
         out images on whose labelled pixels it is right in a share of less than F.
     :raises ValueError: for another form, or whatever is wrong with the data.
     """
-    place, _, choice = description.partition('?')
+    place, parts = parts_of(description)
     kind, _, folder = place.partition(':')
     if kind not in DATA_SETS or not folder:
         raise ValueError(
             f'expected {", ".join(f"{k}:FOLDER" for k in DATA_SETS)}, got {description!r}'
         )
     samples: LabelledImages = DATA_SETS[kind](folder)
-    for part in filter(None, choice.split('&')):
+    for part in parts:
         key, _, value = part.partition('=')
-        if key in ('drives', 'without') and value.strip(','):
-            samples.keep(_beginning(value, samples, part, key == 'drives'), part)
-        elif key == 'list' and value:
-            samples.keep(_listed(Path(value), samples), part)
+        wanted = chosen_images(part, [image for image, _ in samples.pairs])
+        if wanted is not None:
+            samples.keep(wanted, part)
         elif key == 'scale' and value:
             samples.rescale(_number(value, part, description))
         elif key == 'soft' and value:
@@ -162,54 +161,3 @@ def _number(text: str, part: str, description: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f'{description}: expected a number in {part!r}') from None
-
-
-def _beginning(
-    value: str, samples: LabelledImages, part: str, wanted: bool
-) -> Callable[[Path], bool]:
-    """Choose the images whose names begin so (``wanted``), or all others."""
-    prefixes = tuple(filter(None, value.split(',')))
-    names = [image.stem for image, _ in samples.pairs]
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name in names):
-            raise ValueError(
-                f'{part}: none of {len(names)} images begins with {prefix}, '
-                f'the first is {names[0]}'
-            )
-    return lambda image: image.stem.startswith(prefixes) == wanted
-
-
-def _listed(path: Path, samples: LabelledImages) -> Callable[[Path], bool]:
-    """
-    Choose the images that a file lists, one a line.
-
-    By name, with or without its ending and folder; other names may follow on the line, as those of
-    the labels do in SegNet's lists.
-    """
-    try:
-        lines = path.read_text('utf-8-sig').splitlines()
-    except OSError as error:
-        raise ValueError(f'cannot read the list {path}: {error.strerror}') from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f'cannot read the list {path}: expected text in UTF-8: {error}'
-        ) from error
-    known = {form: image for image, _ in samples.pairs for form in (image.name, image.stem)}
-    chosen: set[Path] = set()
-    missing = []
-    for line in filter(None, map(str.strip, lines)):
-        found = [_named(name, known) for name in (line, *line.split())]
-        names = found[:1] if found[0] else found[1:]
-        chosen.update(filter(None, names))
-        if not all(names):
-            missing.append(line)
-    if missing:
-        raise ValueError(f'{path}: no image of the name {missing[0]} ({len(missing)} missing)')
-    return chosen.__contains__
-
-
-def _named(name: str, known: Mapping[str, Path]) -> Path | None:
-    """Give the image of a name; it may have a folder, and the ending of another kind of image."""
-    name = name.replace('\\', '/').rpartition('/')[2]
-    stem, _, ending = name.rpartition('.')
-    return known.get(name) or (known.get(stem) if f'.{ending.lower()}' in SUFFIXES else None)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,8 @@ def build_schedule(
 
     def course(step: int) -> float:
         if config.drops:
-            return float(_DROP ** sum(step >= epoch * per_epoch for epoch in config.drops))
-        return max(0.0, 1 - step / steps) ** _POWER
+            return math.pow(_DROP, sum(step >= epoch * per_epoch for epoch in config.drops))
+        return math.pow(max(0.0, 1 - step / steps), _POWER)
 
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)) * course(step)

@@ -363,6 +363,11 @@ class MaskedConv2d(nn.Conv2d):
             self.Lambda = nn.Parameter(torch.tensor(3.0))
             self.register_buffer('square_dis', square_distances(window))
 
+    @property
+    def window_cells(self) -> int:
+        """Number of cells of the interpolation window; 0 for a layer that is never masked."""
+        return self.square_dis.numel() if 'square_dis' in self._buffers else 0
+
     def forward(self, x: Tensor, active: ActiveMap | None = None) -> Tensor:
         """
         Convolve, and interpolate where not active.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adpc_ros.network.adaptivity import MaskedConv2d
+from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network
@@ -99,8 +99,7 @@ def exit_costs(
         size = (output.shape[2], output.shape[3])
         inputs = module.in_channels // module.groups * math.prod(module.kernel_size)
         outputs = module.out_channels
-        masked = isinstance(module, MaskedConv2d) and hasattr(module, 'square_dis')
-        window = module.square_dis.numel() if masked else 0
+        window = module.window_cells if isinstance(module, MaskedConv2d) else 0
         costs.append(conv_macs(inputs * outputs, outputs * window, size, names[module]))
 
     names = {module: name for name, module in meta.named_modules()}
@@ -156,6 +155,22 @@ def count_shares(
     return count(costs, lambda index, _: shares[index - 1])
 
 
+def count_maps(costs: Sequence[Sequence[ConvCost]], maps: Sequence[ActiveMap | None]) -> list[int]:
+    """
+    Count multiply-accumulates up to each exit, with the masks of one image.
+
+    :param costs: from :func:`exit_costs`.
+    :param maps: what each exit computed; None for everything.
+    :return: cumulative counts.
+    """
+
+    def share(index: int, size: tuple[int, int]) -> float:
+        active = maps[index - 1]
+        return 1.0 if active is None else active.share(size)
+
+    return count(costs, share)
+
+
 def count_iterates(
     config: NetworkConfig, size: tuple[int, int], f_twice: bool = False
 ) -> list[int]:
@@ -206,9 +221,5 @@ def count_frame(network: AnytimeNetwork, image: Tensor, adaptive: bool = True) -
             size = (out.logits.shape[2], out.logits.shape[3])
             shares.append(1.0 if out.active is None else out.active.share(size))
 
-    def share(index: int, size: tuple[int, int]) -> float:
-        active = maps[index - 1]
-        return 1.0 if active is None else active.share(size)
-
     costs = exit_costs(network.config, (image.shape[2], image.shape[3]), adaptive)
-    return FrameCost(count(costs, share), shares)
+    return FrameCost(count_maps(costs, maps), shares)
