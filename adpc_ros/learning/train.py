@@ -37,7 +37,7 @@ from adpc_ros.learning.segmentation import Samples
 from adpc_ros.learning.task import Batch
 from adpc_ros.learning.tasks import open_task
 from adpc_ros.network import checkpoint
-from adpc_ros.network.anytime import AnytimeNetwork, TrainingStep
+from adpc_ros.network.anytime import AnytimeNetwork, Learnt, TrainingStep
 from adpc_ros.progress import ProgressBar
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,17 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
     """
     with start_processes() as processes:
         return Training(config, synthetic, processes).run()
+
+
+class _Learner(nn.Module):
+    """Calls what a training gets of a network, so that processes can share it."""
+
+    def __init__(self, network: AnytimeNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, adaptive: bool, now: TrainingStep) -> Learnt:
+        return self.network.learn(image, adaptive, now)
 
 
 class Training:
@@ -170,11 +181,12 @@ class Training:
 
     def _share_gradients(self) -> nn.Module:
         """Give the network as the processes compute it together."""
+        learner = _Learner(self.network)
         if self.processes.count == 1:
-            return self.network
+            return learner
         device = self.processes.device
         return DistributedDataParallel(
-            self.network,
+            learner,
             device_ids=[device] if device.type == 'cuda' else None,
             forward_sync_buffers=False,  # SyncBatchNorm2d's are the same everywhere
             # The interpolation's parameters are unused before adaptivity begins; then they must
@@ -190,7 +202,12 @@ class Training:
         config, steps = self.config, self._steps()
         part = self.step * config.accumulate + index
         seeds = image_seeds(part, self.epoch, config, self.processes)
-        return TrainingStep(steps, seeds, unrolled=steps < config.unrolled_steps)
+        return TrainingStep(
+            steps,
+            seeds,
+            unrolled=steps < config.unrolled_steps,
+            done=steps / (config.epochs * self.steps_per_epoch),
+        )
 
     def _optimize(self, parts: list[Batch], adaptive: bool) -> Tensor:
         """
@@ -214,10 +231,11 @@ class Training:
                 if index + 1 < len(parts) and isinstance(self.model, DistributedDataParallel):
                     stack.enter_context(self.model.no_sync())
                 with autocast:
-                    outputs = self.model(image, adaptive, self._now(index))
-                losses = objective(outputs, part)
-                loss = (losses * self.exit_weights).sum() * processes.count
-                torch.autograd.backward(loss)
+                    learnt: Learnt = self.model(image, adaptive, self._now(index))
+                losses = objective(learnt.outputs, part)
+                loss = (losses * self.exit_weights).sum()
+                loss = loss + learnt.penalty * (len(image) / self.config.batch_size)
+                torch.autograd.backward(loss * processes.count)
             seen += losses.detach()
         self.optimizer.step()
         if self.average is not None:
