@@ -38,7 +38,9 @@ class ProgressBar(tqdm):  # type: ignore[misc]
             return bool(super().display(msg, pos))
         values = self.format_dict
         of = f' of {values["total"]}' if values['total'] is not None else ''
-        print(f'{self.desc}: {values["n"]}{of}, {values["elapsed"]:.0f} s', file=sys.stderr)
+        more = f', {values["postfix"]}' if values['postfix'] else ''
+        elapsed_s = values['elapsed']
+        print(f'{self.desc}: {values["n"]}{of}, {elapsed_s:.0f} s{more}', file=sys.stderr)
         return True
 
     def close(self) -> None:

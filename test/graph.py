@@ -108,10 +108,17 @@ class Client(Peer):
     def call(self, kind: type, service: str, request: Any) -> Any:
         """Call one of the node's services and give its response."""
         client = self.node.create_client(kind, f'/{self.of}/{service}')
-        self.wait(client.service_is_ready, 60)
-        future = client.call_async(request)
-        self.wait(future.done, 60)
+        response = self.ask(client, request)
         self.node.destroy_client(client)
+        return response
+
+    def ask(self, client: Any, request: Any) -> Any:
+        """Give the response; a node that has not found its client yet is asked again."""
+        self.wait(client.service_is_ready, 60)
+        for _ in range(5):
+            future = client.call_async(request)
+            if Peer.wait(self, future.done, 10):
+                break
         return future.result()
 
     def set_parameters(self, **values: Any) -> SetParametersResult:

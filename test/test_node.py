@@ -425,12 +425,7 @@ def test_the_node_is_managed(client: Client, weights: Path, folder: Path) -> Non
         get = client.node.create_client(GetState, '/adpc/get_state')
         change = client.node.create_client(ChangeState, '/adpc/change_state')
         set_ = client.node.create_client(SetParameters, '/adpc/set_parameters')
-        client.wait(lambda: all(c.service_is_ready() for c in (get, change, set_)), 60)
-
-        def call(service, request):
-            future = service.call_async(request)
-            client.wait(future.done, 60)
-            return future.result()
+        call = client.ask
 
         def transition(transition_id: int) -> int:
             request = ChangeState.Request(transition=Transition(id=transition_id))

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from graph import Client, NodeProcess
@@ -11,7 +15,9 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from networks import random_network
 from rcl_interfaces.srv import GetParameters
+from shared import ROOT
 
+from adpc_ros.graph.processes import Process
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 
@@ -54,6 +60,26 @@ def test_parameters_are_read_set_and_refused(client: Client) -> None:
     assert client.set_parameters(cores=[]).successful
     refused = client.set_parameters(threads=7)
     assert not refused.successful and 'read when the node is configured' in refused.reason
+
+
+def test_the_planner_of_the_readme_gets_whole_frames(
+    client: Client, node: NodeProcess, tmp_path: Path
+) -> None:
+    (snippet,) = re.findall('```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+    (tmp_path / 'planner.py').write_text(snippet)
+    command = [sys.executable, str(tmp_path / 'planner.py')]
+    planner = Process('planner', command, tmp_path / 'planner.log')
+    try:
+        end_s = time.monotonic() + 60
+        while planner.log().count(' of 4, ') < 2:
+            assert not planner.ended and time.monotonic() < end_s, planner.log()
+            client.image()
+            time.sleep(0.1)
+        planner.interrupt()
+        assert planner.end() == 0
+    finally:
+        planner.kill()
+    assert 'Traceback' not in planner.log()
 
 
 def test_transitions_are_made_and_impossible_ones_refused(

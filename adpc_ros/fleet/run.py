@@ -6,22 +6,18 @@ from __future__ import annotations
 import fcntl
 import logging
 import shutil
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tqdm import tqdm
-
 from adpc_ros.fleet.jobs import DRIVES, Job, finished
+from adpc_ros.progress import ProgressBar
 from adpc_ros.replay.verdicts import Status, Verdict
 
 log = logging.getLogger(__name__)
 
 _LOCK = '.lock'
-_SAY_S = 30.0  # between lines of progress, where there is no terminal
 
 Work = Callable[[Sequence[Job]], Generator[Verdict, None, None]]
 
@@ -59,8 +55,6 @@ def run_jobs(jobs: Sequence[Job], work: Work) -> dict[str, Verdict]:
     """
     Give the verdicts of jobs by name; those that are not finished are run.
 
-    The progress is shown on stderr: a bar on a terminal, else a line now and then.
-
     :param work: runs jobs and gives their verdicts in any order.
     """
     verdicts = {}
@@ -70,25 +64,16 @@ def run_jobs(jobs: Sequence[Job], work: Work) -> dict[str, Verdict]:
     todo = [job for job in jobs if job.name not in verdicts]
     if not todo:
         return verdicts
-    said_s = time.monotonic()
     counts = Counter(each.status for each in verdicts.values())
     with (
-        tqdm(
-            total=len(jobs), initial=len(verdicts), desc='replay', unit='drive', disable=None
-        ) as bar,
+        ProgressBar(desc='replay', total=len(jobs), initial=len(verdicts), unit='drive') as bar,
         closing(work(todo)) as found,  # an interrupt ends what runs
     ):
         for verdict in found:
             verdicts[verdict.name] = verdict
             counts[verdict.status] += 1
-            bar.update()
             bar.set_postfix_str(_wrong(counts), refresh=False)
-            now_s = time.monotonic()
-            if bar.disable and now_s - said_s >= _SAY_S:
-                said_s = now_s
-                done_of = f'{len(verdicts)} of {len(jobs)} drives'
-                print('adpc_ros:', ', '.join(filter(None, (done_of, _wrong(counts)))),
-                      file=sys.stderr, flush=True)  # fmt: skip
+            bar.update()
     return verdicts
 
 

@@ -20,13 +20,13 @@ from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from tqdm import tqdm
 
 from adpc_ros.graph.camera import Camera
 from adpc_ros.graph.peer import Peer, joined
 from adpc_ros.graph.recorder import listen
 from adpc_ros.graph.schedule import Answer, Calibration, Event, Frame, Urgent
 from adpc_ros.msg import Urgency
+from adpc_ros.progress import ProgressBar
 from adpc_ros.replay.output import OutputBag
 from adpc_ros.replay.source import (
     CalibrationArrival,
@@ -64,7 +64,7 @@ class Player:
     def run(self) -> None:
         """Play the bag once and wait until the node has dealt with the last frame."""
         self._camera.find_node(recorder=True)
-        with tqdm(total=self._source.count, desc='live') as progress:
+        with ProgressBar(desc='live', total=self._source.count) as progress:
             self._camera.play(self._events(), progress, tick=self._tick)
 
     def _tick(self, at_s: float) -> None:

@@ -6,14 +6,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from adpc_ros.network.checkpoint import Checkpoint
+from adpc_ros.progress import ProgressBar
 from adpc_ros.replay.output import OutputBag
 from adpc_ros.replay.records import FrameRecord, record_of
 from adpc_ros.replay.simulation import Simulation
@@ -139,8 +138,7 @@ def simulate(
         )
 
     def arrivals() -> Iterator[Arrival]:
-        bar = nullcontext() if quiet else tqdm(total=source.count, desc='replay', disable=None)
-        with bar as progress:
+        with ProgressBar(desc='replay', total=source.count, disable=quiet) as progress:
             for arrival in source:
                 if isinstance(arrival, UrgencyArrival):
                     urgencies.append(Urgent(arrival.time_ns, arrival.level.name))
@@ -148,7 +146,7 @@ def simulate(
                     calibrations.append(arrival)
                     continue
                 yield arrival
-                if progress is not None and isinstance(arrival, FrameArrival):
+                if isinstance(arrival, FrameArrival):
                     progress.update()
 
     try:
