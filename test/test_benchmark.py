@@ -31,10 +31,9 @@ from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
 from adpc_ros.network.families import NetworkConfig
-from adpc_ros.network.macs import PAPER_MASKED
+from adpc_ros.network.paper import MASKED
 from adpc_ros.runtime.images import to_input
 
-MASKED = (0.193, 0.384, 0.63)
 KEYS = {'network', 'size', 'dtype', 'threads', 'eager_s', 'onednn_s', 'dense_s', 'masked_s'}
 KEYS |= {f'speedup_vs_{side}' for side in ('dense', 'onednn', 'eager')}
 KEYS |= {'gimac_ratio', 'exits', 'masks', 'shares', 'memory_mib'}
@@ -91,9 +90,9 @@ def test_masked_shares_must_rise_within_their_range(masked: tuple[float, ...]) -
 
 
 def test_real_labels_give_the_papers_shares() -> None:
-    shapes = mask_shapes((64, 128), PAPER_MASKED, camvid('val') / 'label')
+    shapes = mask_shapes((64, 128), MASKED, camvid('val') / 'label')
     assert shapes.source.startswith('labels ') and '.png' in shapes.source
-    for active, masked in zip(shapes.maps, PAPER_MASKED):
+    for active, masked in zip(shapes.maps, MASKED):
         assert active.share((64, 128)) == pytest.approx(1 - masked, abs=1e-3)
 
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,52 +25,100 @@ from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.images import to_input
 from adpc_ros.runtime.torch_plan import TorchPlan
 
-# arXiv:2104.00749, tables 1, 3 and 4: GiMAC at 1024x2048, 19 classes, up to each exit
-PAPER = {
-    ('hrnet_w48', 'none'): (696.2,),
-    ('hrnet_w48', 'plain'): (48.4, 113.4, 388.9, 722.2),
-    ('hrnet_w48', 'redesigned'): (41.9, 105.6, 368.0, 701.3),
-    ('hrnet_w18_small_v2', 'none'): (71.58,),
-    ('hrnet_w18_small_v2', 'plain'): (31.44, 42.56, 59.53, 82.88),
-    ('hrnet_w18_small_v2', 'redesigned'): (23.69, 34.74, 49.87, 73.23),
+# GiMAC at 1024x2048, 19 classes, up to each exit
+PLAIN_W48 = (48.4, 113.4, 388.9, 722.2)
+# arXiv:2104.00749: (table, system, number of the row of that name): exits or None, mean or None;
+# and how far ours may be off
+PRINTED: dict[tuple[int, str, int], tuple[list[float | None], float | None, float]] = {
+    (1, 'HRNet-W48', 0): ([696.2], None, 0.1),
+    (1, 'EE', 0): ([*PLAIN_W48], 318.2, 0.1),
+    (1, 'EE + RH', 0): ([41.9, 105.6, 368.0, 701.3], 304.2, 0.1),
+    (1, 'ADP-C', 0): ([41.9, 93.9, 259.3, 387.1], 195.6, 1.0),
+    (2, 'HRNet-W32', 0): ([9.49], None, 0.02),
+    (2, 'EE', 0): ([None, None, None, 9.51], 4.73, 0.02),
+    (2, 'EE + RH', 0): ([None, None, None, 9.55], 4.76, 0.02),
+    (2, 'ADP-C', 0): ([None, None, None, 3.88], 2.44, 0.0),
+    (3, 'HRNet-W18', 0): ([71.58], None, 0.01),
+    (3, 'EE', 0): ([31.44, 42.56, 59.53, 82.88], None, 0.01),
+    (3, 'EE + RH', 0): ([23.69, 34.74, 49.87, 73.23], None, 0.01),
+    (3, 'ADP-C', 0): ([23.7, 33.1, 44.9, 58.1], None, 0.0),
+    (5, 'HRNet-W48', 0): ([76.5], None, 0.1),
+    (5, 'EE', 0): ([5.4, 12.6, 43.1, 80.1], None, 0.1),
+    (5, 'EE + RH', 0): ([4.5, 11.4, 40.2, 77.2], None, 0.1),
+    (5, 'ADP-C', 0): ([4.5, 11.1, 38.1, 62.7], None, 0.0),
+    (6, 'MDEQ-Small', 0): ([521.6, 717.9, 914.2, 1110.5], 816.0, 0.5),
+    (6, 'MDEQ-Small', 1): ([521.6, 717.9, 914.2, 1110.5], 816.0, 0.0),
+    (6, 'MDEQ-XL', 0): ([4617.9, 6374.5, 8131.2, 9887.8], None, 4.6),
+    (6, 'MDEQ-XL', 1): ([4617.9, 6374.5, 8131.2, 9887.8], None, 0.0),
 }
-MASKED_W48 = (41.9, 94.0, 260.0, 387.9)
-MASKS = [0.193, 0.384, 0.630]
+COUNTED_ONCE = {
+    'MDEQ-Small': (276.3, 374.4, 472.5, 570.7),
+    'MDEQ-XL': (2422, 3300, 4179, 5057),
+}
+UNKNOWN_MASKS = [(2, 'ADP-C'), (3, 'ADP-C'), (5, 'ADP-C')]
 
 
-@pytest.fixture(scope='module')
-def table(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Run ``macs`` once, as it stands."""
-    file = tmp_path_factory.mktemp('macs') / 'table.json'
+def test_every_figure_of_the_papers_tables_is_printed_beside_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / 'table.json'
+    assert main(['macs', '--all', '--json', str(file)]) == 0
+    rows = json.loads(file.read_text())
+    shown = capsys.readouterr().out
+    seen: Counter[tuple[int, str]] = Counter()
+    for row in rows:
+        key = (row['table'], row['system'])
+        exits, mean, tolerance = PRINTED[(*key, seen[key])]
+        assert (row['paper'], row['paper_mean']) == (exits, mean)
+        ours = row['gimac']
+        (line,) = [
+            line
+            for line in shown.split('Table ')[[1, 2, 3, 5, 6].index(row['table']) + 1].splitlines()
+            if line.startswith(f'{row["system"]:11} {row["heads"]:10}')
+        ][seen[key] : seen[key] + 1]
+        for figure in [*exits, mean]:
+            assert figure is None or f'[{figure:7.2f}]' in line
+        seen[key] += 1
+        if key in UNKNOWN_MASKS:
+            assert ours == [] and 'not known' in line
+        elif row['counting'] == 'a run for each exit':
+            assert ours == pytest.approx(COUNTED_ONCE[key[1]], rel=1e-3)
+        else:
+            for value, figure in zip(ours, exits, strict=True):
+                assert f'{value:7.2f}' in line
+                assert figure is None or value == pytest.approx(figure, abs=tolerance)
+            if mean is not None:
+                assert sum(ours) / 4 == pytest.approx(mean, abs=tolerance)
+    assert sorted((*key, i) for key, n in seen.items() for i in range(n)) == sorted(PRINTED)
+
+
+def test_without_all_the_table_has_the_papers_systems_on_cityscapes(tmp_path: Path) -> None:
+    file = tmp_path / 'table.json'
     assert main(['macs', '--json', str(file)]) == 0
-    rows: list[dict[str, Any]] = json.loads(file.read_text())
-    return rows
+    rows = json.loads(file.read_text())
+    assert [row['table'] for row in rows] == [1] * 4 + [3] * 4
+    assert list(rows[0])[:5] == ['network', 'heads', 'masked', 'size', 'gimac']
+    assert [row['masked'] for row in rows if row['masked']] == [[0.193, 0.384, 0.630]]
+    assert main(['macs', '--size', '60x90', '--classes', '5', '--json', str(file)]) == 0
+    (small,) = [r for r in json.loads(file.read_text()) if r['heads'] == 'plain'][:1]
+    assert (small['size'], small['classes'], small['paper']) == ([60, 90], 5, [None] * 4)
+    config = NetworkConfig('hrnet_w48', Heads.PLAIN, 5)
+    assert small['gimac'] == [n / GI for n in count_shares(config, (64, 96))]
 
 
-def test_the_table_has_the_papers_configurations(table: list[dict[str, Any]]) -> None:
-    for row in table:
-        assert list(row) == ['network', 'heads', 'masked', 'size', 'gimac']
-        assert row['size'] == [1024, 2048]
-        assert row['masked'] in (None, MASKS)
-    unmasked = [(r['network'], r['heads']) for r in table if r['masked'] is None]
-    assert unmasked == list(PAPER)
-    masked = [(r['network'], r['heads']) for r in table if r['masked'] is not None]
-    assert masked == [('hrnet_w48', 'redesigned'), ('hrnet_w18_small_v2', 'redesigned')]
-
-
-@pytest.mark.parametrize('key', PAPER, ids='-'.join)
-def test_unmasked_counts_are_within_a_tenth_of_the_papers(
-    key: tuple[str, str], table: list[dict[str, Any]]
+def test_a_network_of_the_paper_is_shown_beside_it_and_another_alone(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (row,) = [r for r in table if (r['network'], r['heads'], r['masked']) == (*key, None)]
-    assert row['gimac'] == pytest.approx(PAPER[key], abs=0.1)
-
-
-def test_counts_with_the_papers_masks_are_within_half_a_percent(
-    table: list[dict[str, Any]],
-) -> None:
-    (row,) = [r for r in table if r['network'] == 'hrnet_w48' and r['masked']]
-    assert row['gimac'] == pytest.approx(MASKED_W48, rel=0.005)
+    context = ['--network', 'hrnet_w48', '--size', '480x480', '--classes', '59']
+    for more, figures in (
+        (['--head-width', '64'], ['[   4.50]', '[  11.40]', '[  40.20]', '[  77.20]']),
+        (['--heads', 'plain'], ['[   5.40]', '[  12.60]', '[  43.10]', '[  80.10]']),
+        (['--head-width', '63'], []),
+        ([], []),
+    ):
+        assert main(['macs', *context, *more]) == 0
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert re.findall(r'\[.*?\]', line) == figures
 
 
 @pytest.mark.parametrize('depths', [(1, 1, 1), (3, 3, 3), (3, 2, 1)])
@@ -82,7 +131,7 @@ def test_depths_of_heads_are_counted(depths: tuple[int, ...], tmp_path: Path) ->
     # beside plain heads, by hand: what each exit adds for its own head
     expected, added = [], 0.0
     cells, width, classes = 256 * 512, 128, 19
-    for channels, depth, plain in zip((256, 144, 336), depths, PAPER['hrnet_w48', 'plain']):
+    for channels, depth, plain in zip((256, 144, 336), depths, PLAIN_W48):
         down = [(channels if i == 1 else width) * width / 4**i for i in range(1, depth + 1)]
         up = [width * (width if i else classes) / 4**i for i in range(depth)]
         added += cells * (sum(down + up) - channels * (channels + classes)) / GI
@@ -160,7 +209,14 @@ def test_a_frame_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     ('arguments', 'message'),
     [
         (['--network', 'resnet'], "unknown architecture 'resnet'"),
-        (['--masked', '.1,.2,.3'], '--heads, --head-depths and --masked need --network'),
+        (['--all', '--network', 'hrnet_w48'], 'expected no --network'),
+        (['--all', '--size', '64x64'], 'expected no others'),
+        (['--network', 'hrnet_w48', '--heads', 'plain', '--head-width', '64'], 'redesigned heads'),
+        (['--network', 'hrnet_w48', '--head-width', '5000'], 'head_width from 1 to 4096'),
+        (
+            ['--masked', '.1,.2,.3'],
+            '--heads, --head-depths, --head-width and --masked need --network',
+        ),
         (['--network', 'hrnet_tiny', '--heads', 'none', '--masked', '0,0,0'], 'early exits'),
         (['--network', 'hrnet_tiny', '--masked', '.1,.2'], 'expected 3 masked shares'),
         (['--network', 'coarse_tiny', '--masked', '.1,.2,.3'], 'expected 2 masked shares'),

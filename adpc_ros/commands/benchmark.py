@@ -167,7 +167,7 @@ def run_masks(options: argparse.Namespace) -> None:
 
 def _subject(options: argparse.Namespace) -> Subject:
     from adpc_ros.benchmark.subjects import given_shares, own_masks
-    from adpc_ros.network.macs import PAPER_MASKED
+    from adpc_ros.network.paper import MASKED
 
     of_network = (options.network, options.size, options.masked, options.labels, options.repeats)
     of_weights = (options.weights, options.frames, options.limit, options.against)
@@ -175,7 +175,7 @@ def _subject(options: argparse.Namespace) -> Subject:
         return own_masks(options.weights, options.frames, options.limit, options.threshold)
     if options.network and options.size and not any(of_weights) and options.threshold is None:
         labels = Path(options.labels) if options.labels else None
-        masked, rounds = options.masked or PAPER_MASKED, options.repeats or ROUNDS
+        masked, rounds = options.masked or MASKED, options.repeats or ROUNDS
         return given_shares(options.network, options.size, masked, rounds, labels)
     raise ValueError(
         'expected --network and --size (with --masked, --labels, --repeats), '

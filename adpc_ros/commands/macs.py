@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from adpc_ros.commands.options import (
@@ -31,13 +32,20 @@ class Row(NamedTuple):
     size: list[int]
     gimac: list[float]
 
-    def line(self, paper: Sequence[float] = ()) -> str:
+    def line(self, paper: Sequence[float | None] = ()) -> str:
         """Print it, each figure followed by the paper's if there is one."""
         masked = '-' if self.masked is None else ' '.join(f'{100 * m:.1f}' for m in self.masked)
-        cells = [f'{value:7.2f}' for value in self.gimac]
-        if paper:
-            cells = [f'{cell} [{figure:6.2f}]' for cell, figure in zip(cells, paper)]
-        return ' '.join([f'{self.network:19} {self.heads:10}  {masked:14}', *cells])
+        cells = _cells(self.gimac, paper)
+        return ' '.join([f'{self.network:19} {self.heads:10}  {masked:14}', *cells]).rstrip()
+
+
+def _cells(ours: Sequence[float | None], paper: Sequence[float | None]) -> list[str]:
+    """Give our figures, each followed by the paper's where there is one."""
+    cells = []
+    for value, printed in zip_longest(ours, paper):
+        cell = f'{"-":>7}' if value is None else f'{value:7.2f}'
+        cells.append(cell + (f' [{printed:7.2f}]' if printed is not None else ' ' * 10))
+    return cells if paper else [cell.rstrip() for cell in cells]
 
 
 def add(commands: Commands) -> None:
@@ -45,9 +53,12 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         'macs',
         help='count multiply-accumulates, beside the figures of the paper',
-        description='Count multiply-accumulates up to each exit. Without --network: a table of '
-        'the configurations that the paper gives figures for. With --weights and --image: what '
-        'this image really costs, from the masks that it gets.',
+        description='Count multiply-accumulates up to each exit. Without --network: the systems '
+        'that the paper gives figures for on Cityscapes, or on all data sets (--all). With '
+        '--weights and --image: what this image really costs, from the masks that it gets.',
+    )
+    parser.add_argument(
+        '--all', action='store_true', help='every table of the paper, row by row, beside ours'
     )
     parser.add_argument('--network', metavar='NAME', help='as hrnet_w48 or coarse_s')
     parser.add_argument(
@@ -61,6 +72,12 @@ def add(commands: Commands) -> None:
         type=depths,
         metavar='A,B,...',
         help='how often redesigned heads pool, of each exit but the last (3,2,1 for HRNet)',
+    )
+    parser.add_argument(
+        '--head-width',
+        type=positive,
+        metavar='N',
+        help='channels inside redesigned heads (128 for hrnet_w48)',
     )
     parser.add_argument(
         '--masked',
@@ -81,14 +98,22 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Count, print, and write what was counted."""
     check_outputs({'--json': options.json}, [options.weights, options.image])
-    described = [options.network, options.heads, options.head_depths, options.masked]
-    described += [options.size, options.classes]
+    settings = [options.heads, options.head_depths, options.head_width, options.masked]
+    described = [options.network, *settings, options.size, options.classes]
     if options.weights or options.image:
-        if not (options.weights and options.image) or any(described):
+        if not (options.weights and options.image) or any(described) or options.all:
             raise ValueError('--weights and --image go together, and with --json alone')
         _count_frame(options.weights, options.image, options.json)
+    elif options.network:
+        if options.all:
+            raise ValueError('--all is of every network: expected no --network')
+        _count_network(options)
+    elif any(settings):
+        raise ValueError('--heads, --head-depths, --head-width and --masked need --network')
+    elif options.all and (options.size or options.classes):
+        raise ValueError('--all is of the sizes and classes of the paper: expected no others')
     else:
-        _count_configurations(options)
+        _count_paper(options)
 
 
 def _header(image: tuple[int, int], padded: tuple[int, int]) -> str:
@@ -99,47 +124,76 @@ def _header(image: tuple[int, int], padded: tuple[int, int]) -> str:
     )
 
 
-def _count_configurations(options: argparse.Namespace) -> None:
+def _count_network(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from adpc_ros.network import macs
+    from adpc_ros.network import macs, paper
     from adpc_ros.network.exits import Heads
     from adpc_ros.network.families import NetworkConfig, default_adaptivity
     from adpc_ros.runtime.images import padded_size
 
-    wanted: list[tuple[str, Heads | None, tuple[float, ...] | None]]
-    if options.network:
-        heads = Heads(options.heads) if options.heads else None
-        wanted = [(options.network, heads, options.masked)]
-    elif options.heads or options.masked or options.head_depths:
-        raise ValueError('--heads, --head-depths and --masked need --network')
-    else:
-        kinds = [*((heads, None) for heads in Heads), (Heads.REDESIGNED, macs.PAPER_MASKED)]
-        wanted = [(n, h, m) for n in ('hrnet_w48', 'hrnet_w18_small_v2') for h, m in kinds]
-    image, classes = options.size or macs.PAPER_SIZE, options.classes or macs.PAPER_CLASSES
-    rows: list[Row] = []
-    for name, heads, masked in wanted:
-        masks = default_adaptivity(name) if masked else None
-        config = NetworkConfig(name, class_count=classes, adaptivity=masks)
-        if heads is not None:
-            config = replace(config, heads=heads)
-        config = replace(config, head_depths=options.head_depths)
-        padded = padded_size(image, config)
-        counts = macs.count_shares(config, padded, masked)
-        gimac = [n / macs.GI for n in counts]
-        comparable = image == macs.PAPER_SIZE and classes == macs.PAPER_CLASSES
-        comparable &= options.head_depths is None
-        comparable &= masked is None or masked == macs.PAPER_MASKED
-        key = (name, config.heads, masked is not None)
-        paper = macs.PAPER_GIMAC.get(key) if comparable else None
-        if not rows:
-            print(_header(image, padded))
-        kind = config.heads.value
-        if options.head_depths:
-            kind += ' ' + ','.join(map(str, options.head_depths))
-        rows.append(Row(name, kind, list(masked) if masked else None, [*image], gimac))
-        print(rows[-1].line(paper or ()), flush=True)
-    write_json(options.json, [row._asdict() for row in rows])
+    image, classes = options.size or paper.SIZE, options.classes or paper.CLASSES
+    masks = default_adaptivity(options.network) if options.masked else None
+    config = NetworkConfig(options.network, class_count=classes, adaptivity=masks)
+    if options.heads:
+        config = replace(config, heads=Heads(options.heads))
+    config = replace(config, head_depths=options.head_depths, head_width=options.head_width)
+    padded = padded_size(image, config)
+    gimac = [n / macs.GI for n in macs.count_shares(config, padded, options.masked)]
+    kind = config.heads.value
+    if options.head_depths:
+        kind += ' ' + ','.join(map(str, options.head_depths))
+    masked = list(options.masked) if options.masked else None
+    row = Row(options.network, kind, masked, [*image], gimac)
+    print(_header(image, padded))
+    print(row.line(paper.printed(config, image, options.masked)))
+    write_json(options.json, [row._asdict()])
+
+
+def _count_paper(options: argparse.Namespace) -> None:
+    """Print the paper's systems, each figure beside the paper's; or of another size, alone."""
+    from adpc_ros.network import paper
+
+    print('GiMAC (2^30 multiply-accumulates) up to each exit [paper]; the last is the mean')
+    rows: list[dict[str, object]] = []
+    for table, title in paper.TABLES.items():
+        if table not in paper.CITYSCAPES and not options.all:
+            continue
+        systems = [each for each in paper.SYSTEMS if each.table == table]
+        if options.size or options.classes:
+            size, classes = options.size or paper.SIZE, options.classes or paper.CLASSES
+            title = f'{size[0]}x{size[1]}, {classes} classes'
+            systems = [each.of(size, classes) for each in systems]
+        print(f'\n{title}')
+        for system in systems:
+            gimac = system.gimac()
+            ours: list[float | None] = [None] * len(system.exits)
+            if gimac is not None:
+                ours = [*gimac, sum(gimac) / len(gimac)]
+            note = '' if gimac is not None else '  (its masks are not known)'
+            if system.counting is not paper.Counting.RUN:
+                note = f'  ({system.counting.value})'
+            printed = [*system.exits, system.mean][: None if len(system.exits) > 1 else 1]
+            cells = ' '.join(_cells(ours[: len(printed)], printed)).rstrip()
+            print(f'{system.name:11} {system.heads.value:10} {cells}{note}', flush=True)
+            rows.append(
+                Row(
+                    system.network,
+                    system.heads.value,
+                    None if system.masked is None else [*system.masked],
+                    [*system.size],
+                    gimac or [],
+                )._asdict()
+                | {
+                    'table': table,
+                    'system': system.name,
+                    'classes': system.classes,
+                    'counting': system.counting.value,
+                    'paper': [*system.exits],
+                    'paper_mean': system.mean,
+                }
+            )
+    write_json(options.json, rows)
 
 
 def _count_frame(weights: str, file: str, json: str | None) -> None:

@@ -66,10 +66,11 @@ class Checkpoint(NamedTuple):
 
 
 def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
-    """Give a configuration as plain values for JSON; without head_depths that are the family's."""
+    """Give a configuration as plain values for JSON, without depths and width of heads if None."""
     values = dataclasses.asdict(config)
-    if config.head_depths is None:  # so that files are what they were before there was a choice
-        del values['head_depths']
+    for key in ('head_depths', 'head_width'):
+        if values[key] is None:  # so that files are what they were before there was a choice
+            del values[key]
     return values
 
 

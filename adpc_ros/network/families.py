@@ -32,6 +32,7 @@ TASKS = {name: family.TASK for family in FAMILIES for name in family.ARCHITECTUR
 CRITERIA = {name: family.CRITERIA for family in FAMILIES for name in family.ARCHITECTURES}
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_MAX_HEAD_WIDTH = 4096
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,12 @@ class NetworkConfig:
         not depend on it. A network with ``heads`` none uses the last. None for 1.0 everywhere.
     :param head_depths: of redesigned heads: how often each but the last pools, from 1 on; an image
         can be pooled so often if it is padded for the network. None for the family's own.
-    :raises ValueError: for an unknown architecture or head, heads, depths or thresholds that the
-        network does not have, adaptivity of one that masks nothing, fewer than two classes, a mean
-        or standard deviation that is not three numbers (the latter positive) which normalise an
-        image to finite float32 numbers, or temperatures that are not positive finite numbers, in
-        the range of normal float32 numbers.
+    :param head_width: channels inside redesigned heads; None for the architecture's own.
+    :raises ValueError: for an unknown architecture or head, heads, depths, a width or thresholds
+        that the network does not have, adaptivity of one that masks nothing, fewer than two
+        classes, a mean or standard deviation that is not three numbers (the latter positive) which
+        normalise an image to finite float32 numbers, or temperatures that are not positive finite
+        numbers, in the range of normal float32 numbers.
     """
 
     architecture: str
@@ -65,6 +67,7 @@ class NetworkConfig:
     std: tuple[float, float, float] = IMAGENET_STD
     temperatures: tuple[float, ...] = None  # type: ignore[assignment]  # likewise
     head_depths: tuple[int, ...] | None = None
+    head_width: int | None = None
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -80,8 +83,16 @@ class NetworkConfig:
                 f'{self.architecture}: expected heads {" or ".join(h.value for h in known)}, '
                 f'got {self.heads.value}'
             )
+        for key in ('head_depths', 'head_width'):
+            if getattr(self, key) is not None and self.heads is not Heads.REDESIGNED:
+                raise ValueError(
+                    f'{key} need redesigned heads: {self.architecture} has {self.heads.value}'
+                )
         if self.head_depths is not None:
             self._check_depths(self.head_depths)
+        width: object = self.head_width
+        if width is not None and not (type(width) is int and 1 <= width <= _MAX_HEAD_WIDTH):
+            raise ValueError(f'expected head_width from 1 to {_MAX_HEAD_WIDTH}, got {width!r}')
         if self.class_count < 2:
             raise ValueError(f'expected at least 2 classes, got {self.class_count}')
         normal = torch.finfo(torch.float32)
@@ -132,10 +143,6 @@ class NetworkConfig:
             )
 
     def _check_depths(self, depths: tuple[int, ...]) -> None:
-        if self.heads is not Heads.REDESIGNED:
-            raise ValueError(
-                f'head_depths need redesigned heads: {self.architecture} has {self.heads.value}'
-            )
         deepest = self.sizes.size_multiple.bit_length() - 1  # in halvings of the padded image
         limits = [deepest - level for level in self.sizes.exit_levels[:-1]]
         if len(depths) != len(limits) or not all(

@@ -217,6 +217,7 @@ class HRNet(StagedNetwork):
         config = self.config
         channels = [4 * sizes.stem_width, *(sum(sizes.widths[:n]) for n in (2, 3, 4))]
         classes, depths = config.class_count, _head_depths(config)
+        inner = config.head_width or sizes.head_width
         for index in range(1, config.exit_count):
             head_window = None if index == 1 else window  # exit 1 is never masked
             width = channels[index - 1]
@@ -224,7 +225,7 @@ class HRNet(StagedNetwork):
                 head = plain_head(width, classes, head_window)
             else:
                 depth = depths[index - 1]
-                head = redesigned_head(width, sizes.head_width, classes, depth, head_window)
+                head = redesigned_head(width, inner, classes, depth, head_window)
             setattr(self, f'exit{index}', head)
         self.last_layer = plain_head(channels[3], classes, window)
 

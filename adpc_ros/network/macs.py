@@ -4,7 +4,7 @@ Cost of a network: multiply-accumulates of its convolutions, by the paper's conv
 
 Cumulative over exits, for one image; BatchNorm, ReLU, bias, pooling and resizing count nothing.
 The paper prints them divided by 2^30 and calls them GFLOPs; here they are GiMAC.
-Source: arXiv:2104.00749, tables 1 to 6; masked convolutions as in the released counter.
+Masked convolutions count as in the released counter. Source: arXiv:2104.00749.
 """
 
 from __future__ import annotations
@@ -19,28 +19,9 @@ from torch import Tensor, nn
 
 from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network
 
 GI = 2**30
-# (architecture, heads, masked) at 1024x2048 with 19 classes: the paper's figures, exits 1 to 4
-PAPER_GIMAC: dict[tuple[str, Heads, bool], tuple[float, ...]] = {
-    ('hrnet_w48', Heads.NONE, False): (696.2,),
-    ('hrnet_w48', Heads.PLAIN, False): (48.4, 113.4, 388.9, 722.2),
-    ('hrnet_w48', Heads.REDESIGNED, False): (41.9, 105.6, 368.0, 701.3),
-    ('hrnet_w48', Heads.REDESIGNED, True): (41.9, 93.9, 259.3, 387.1),
-    ('hrnet_w18_small_v2', Heads.NONE, False): (71.58,),
-    ('hrnet_w18_small_v2', Heads.PLAIN, False): (31.44, 42.56, 59.53, 82.88),
-    ('hrnet_w18_small_v2', Heads.REDESIGNED, False): (23.69, 34.74, 49.87, 73.23),
-}
-# table 6, exits at iterations 4, 6, 8 and 10; see count_iterates
-PAPER_MDEQ_GIMAC = {
-    'mdeq_small': (521.6, 717.9, 914.2, 1110.5),
-    'mdeq_xl': (4617.9, 6374.5, 8131.2, 9887.8),
-}
-PAPER_SIZE = (1024, 2048)
-PAPER_CLASSES = 19
-PAPER_MASKED = (0.193, 0.384, 0.630)  # mean masked share of pixels at exits 1, 2, 3
 
 
 class ConvCost(NamedTuple):

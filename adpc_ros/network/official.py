@@ -189,6 +189,7 @@ def fill(
         config = network.config
         masks = f'a window of {config.adaptivity.window}' if config.adaptivity else 'no masks'
         depths = f' of depths {config.head_depths}' if config.head_depths else ''
+        depths += f' of width {config.head_width}' if config.head_width else ''
         raise CheckpointError(
             f'{path}: expected {config.architecture} with {config.heads.value} heads{depths}, '
             f'{config.class_count} classes and {masks}; got entries that are '
