@@ -99,8 +99,8 @@ class TrainConfig:
     :param extra_until: first epoch, from 0, without them; None for never.
     :param initial: weights to start from, of the same network; empty for random ones.
     :param imagenet: ImageNet weights for the backbone (HRNet's, official or timm's;
-        EfficientNet-lite's for the coarse-to-fine family); empty for none, and not together
-        with ``initial``.
+        EfficientNet-lite's for the coarse-to-fine family; MDEQ's); empty for none, and not
+        together with ``initial``.
     :param flip_test: for poses: judge the mean of the heat maps of image and mirrored image.
     :param workers: processes that read and augment, for each training process; 0 for itself.
         Changes nothing that is drawn.
