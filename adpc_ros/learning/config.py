@@ -340,7 +340,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     :param now: likewise, complete.
     """
     defaults = {
-        field.name: field.default
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
         for field in dataclasses.fields(TrainConfig)
         if field.default is not dataclasses.MISSING
     }
