@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,20 +23,14 @@ from adpc_ros.learning.config import TrainConfig, read_config
 from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.train import train
 from adpc_ros.network import checkpoint
-from adpc_ros.network.adaptivity import (
-    ActiveMap,
-    Adaptivity,
-    Criterion,
-    MaskedConv2d,
-    active_positions,
-)
+from adpc_ros.network.adaptivity import Adaptivity, Criterion, MaskedConv2d, active_positions
 from adpc_ros.network.anytime import TrainingStep
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network, with_adaptivity
 from adpc_ros.network.layers import resize
 from adpc_ros.network.macs import GI, count_frame, count_shares
 from adpc_ros.network.sampling import PredictedMap, SampledHRNet, SoftMap, logistic_noise
-from adpc_ros.runtime.images import to_input
+from adpc_ros.runtime.images import render, to_input
 from adpc_ros.runtime.make_plan import make_plan
 from adpc_ros.runtime.network_plan import NetworkPlan
 
@@ -152,44 +148,48 @@ def test_gradients_of_the_penalty_and_of_the_losses_reach_the_predictors() -> No
                 assert parameter.grad is not None and parameter.grad.abs().max() > 0
 
 
-def test_the_plan_gives_what_the_network_gives_and_counts_what_it_computes() -> None:
+@pytest.mark.parametrize('adaptive', [True, False], ids=['masks_on', 'masks_off'])
+def test_the_plan_gives_what_the_network_gives(adaptive: bool) -> None:
     network = sampled()
     picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     plan = make_plan(network)
     assert isinstance(plan, NetworkPlan)
     image = to_input(picture, network.config, torch.device('cpu'))
-    plain = NetworkConfig('hrnet_tiny', class_count=11)
-    for adaptive in (True, False):
-        with torch.inference_mode():
-            exits = list(network.exits(image, adaptive))
-        macs, shares = count_frame(network, image, adaptive)
-        done = [each for each in plan.segment(picture, adaptive) if each is not None]
-        assert torch.equal(plan.logits(), exits[-1].logits)
-        assert [each.macs for each in done] == macs
-        assert [each.active_share for each in done[:-1]] == pytest.approx(shares[1:])
-        if not adaptive:
-            assert macs == count_shares(plain, (64, 96))
-            continue
-        # as for ADP-C at the same shares, and the predictors at all positions
-        maps = [exits[i].active for i in range(4)]
-        config = NetworkConfig('hrnet_tiny', class_count=11, adaptivity=Adaptivity())
-        masked = random_network(0, adaptivity=config.adaptivity)
-        with torch.inference_mode():
-            given = [ActiveMap(each.at((16, 24))) for each in maps[1:] if each is not None]
-            assert len(list(masked.exits(image, active_maps=given))) == 4
-        first = count_shares(plain, (64, 96))[0]
-        assert macs[0] == first + 9 * 32 * 16 * 24
-        assert macs[-1] < count_shares(plain, (64, 96))[-1]
-    counted = count_shares(
-        NetworkConfig(NAME, class_count=11, adaptivity=MASKS), (64, 96), (0.2, 0.4, 0.6)
-    )
-    expected = count_shares(
-        NetworkConfig('hrnet_tiny', class_count=11, adaptivity=Adaptivity()),
-        (64, 96),
-        (0.2, 0.4, 0.6),
-    )
-    widths = np.cumsum([32, 4 + 8, 4 + 8 + 16, 0])
-    assert counted == [n + 9 * width * 16 * 24 for n, width in zip(expected, widths.tolist())]
+    with torch.inference_mode():
+        expected = list(network.exits(image, adaptive))
+    macs, shares = count_frame(network, image, adaptive)
+    exits = [done for done in plan.segment(picture, adaptive) if done is not None]
+    assert torch.equal(plan.logits(), expected[-1].logits)
+    assert [done.macs for done in exits] == macs
+    assert [done.active_share for done in exits[:-1]] == pytest.approx(shares[1:])
+    assert (min(shares) < 0.95) == adaptive
+
+
+def test_published_confidence_is_calibrated_by_the_exit_that_predicts_anew() -> None:
+    temperatures = (2.0, 1.5, 1.2, 0.5)
+    network = sampled()
+    network.config = dataclasses.replace(network.config, temperatures=temperatures)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    plan = make_plan(network)
+    exits = 0
+    for done in plan.segment(picture):
+        if done is not None:
+            exits += 1
+            scores = plan.logits() / temperatures[exits - 1]
+            _, mean = render(scores, (64, 96), 4)
+            assert done.mean_confidence == pytest.approx(mean, abs=1e-4)
+    assert exits == 4
+
+
+def test_what_is_masked_counts_as_elsewhere_and_the_predictors_in_full() -> None:
+    masked = (0.2, 0.4, 0.6)
+    plain = NetworkConfig('hrnet_tiny', class_count=11, adaptivity=Adaptivity())
+    config = NetworkConfig(NAME, class_count=11, adaptivity=MASKS)
+    widths = np.cumsum([32, 4 + 8, 4 + 8 + 16, 0]).tolist()
+    expected = count_shares(plain, (64, 96), masked)
+    expected = [n + 9 * width * 16 * 24 for n, width in zip(expected, widths)]
+    assert count_shares(config, (64, 96), masked) == expected
+    assert count_shares(config, (64, 96)) == count_shares(plain, (64, 96)), 'none is needed'
 
 
 def test_other_masks_are_refused_here_and_these_elsewhere() -> None:
@@ -220,6 +220,21 @@ def test_weights_are_kept_with_predictors_whether_or_not_they_are_used(
         assert torch.equal(
             wide.get_parameter('mask2.weight'), network.get_parameter('mask2.weight')
         )
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'sparsity_weight': -1.0}, 'expected sparsity_weight of at least 0'),
+        ({'network': {'architecture': 'hrnet_tiny'}}, 'expected null for hrnet_tiny, got 0.5'),
+    ],
+)
+def test_a_weight_of_sparsity_is_for_these_networks(changes: dict[str, Any], message: str) -> None:
+    values = {'network': {'architecture': NAME}, 'sparsity_weight': 0.5, 'epochs': 1}
+    values |= {'data': 'camvid:D', 'validation': 'camvid:D', 'output': 'O'}
+    assert TrainConfig(**values).sparsity_weight == 0.5
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**values | changes)
 
 
 def test_the_base_network_predicts_nothing() -> None:
