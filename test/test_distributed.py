@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from figures import draw, write_hrnet
 from networks import random_image, random_network
 from processes import double_precision, free_port, in_processes
 from samples import blocks, taught, write_sample, write_tree
@@ -158,6 +159,25 @@ VARIANTS = {
         'epochs': 3,
         'unrolled_steps': 1,
     },
+    'sampled': {
+        'network': {
+            'architecture': 'hrnet_tiny_sampled',  # which draws its masks
+            'adaptivity': {'criterion': 'predicted'},
+        },
+        'batch_size': 4,
+        'accumulate': 2,
+        'sparsity_weight': 0.5,
+    },
+    'poses': {
+        'network': {
+            'architecture': 'pose_hrnet_tiny',
+            'adaptivity': {'criterion': 'peak_response', 'thresholds': [0.0]},
+        },
+        'batch_size': 4,
+        'accumulate': 2,
+        'optimizer': 'adam',
+        'rotation': 30.0,
+    },
 }
 
 
@@ -191,6 +211,9 @@ def train_variant(variant: str, folder: Path) -> None:
     if variant == 'taught':
         changes['data'] = f'camvid:{folder / "train"}?soft={folder / "train" / "soft"}'
         changes['extra'] = f'camvid:{folder / "val"}'
+    if variant == 'poses':
+        changes['data'] = f'mpii:{folder}/people/train'
+        changes['validation'] = f'mpii:{folder}/people/valid'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmentation, 'evaluate', judged)
         training.train(TrainConfig(**recipe(folder, output, **changes)))
@@ -198,7 +221,7 @@ def train_variant(variant: str, folder: Path) -> None:
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_two_processes_train_as_one(together: Path, tmp_path: Path, variant: str) -> None:
-    for part in ('train', 'val'):
+    for part in ('train', 'val', 'people'):
         (tmp_path / part).symlink_to(together / part)
     with double_precision():
         train_variant(variant, tmp_path)
@@ -237,6 +260,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_tree(tmp_path_factory.mktemp('together'))
     for seed in range(6):
         write_sample(folder / 'train', f'0001TP_{seed:06}', *taught(seed))
+    for split in ('train', 'valid'):
+        write_hrnet(folder / 'people', split, [draw(seed) for seed in range(8)])
     work = [share_norm, average_shared, refuse_differing]
     in_processes(2, work + [partial(train_variant, variant) for variant in VARIANTS], folder)
     return folder

@@ -180,7 +180,7 @@ def test_a_state_of_before_there_were_more_keys_is_taken_up(
     (state,) = states(trained)
     old = json.loads(state['recipe'])
     later = ('optimizer', 'exit_weights', 'class_weights', 'autocast', 'accumulate', 'imagenet')
-    for key in (*later, 'workers', 'save_every'):
+    for key in (*later, 'workers', 'save_every', 'drops', 'rotation', 'flip_test'):
         del old[key]
     old['output'] = str(tmp_path)
     kept = ('network', 'optimizer', 'schedule', 'best')

@@ -95,6 +95,7 @@ def add_ros(kinds: Commands) -> None:
 def run_ros(options: argparse.Namespace) -> int:
     """Run node and client, print, and write the numbers; gives the exit status."""
     from adpc_ros.benchmark.ros import TINY, measure
+    from adpc_ros.network import checkpoint
     from adpc_ros.percentiles import spread
 
     weights = Path(options.weights) if options.weights else None
@@ -112,6 +113,8 @@ def run_ros(options: argparse.Namespace) -> int:
     elif bool(options.size) == bool(options.frames):
         raise ValueError('expected either --size or, with --rate, --frames')
     check_outputs({'--json': options.json}, [options.weights, options.frames])
+    if weights is not None:
+        checkpoint.load(weights)  # what is wrong with it is said before anything starts
     announce_load()
     if options.soak:
         return _said(benchmark_soak.run_soak(options, weights), 'broken')

@@ -64,12 +64,15 @@ def add_trace(kinds: Commands) -> None:
 def run_trace(options: argparse.Namespace) -> int:
     """Run the node, write the trace, print and write the numbers; gives the exit status."""
     from adpc_ros.benchmark.trace import record, summary, write
+    from adpc_ros.network import checkpoint
 
     weights = Path(options.weights) if options.weights else None
     if weights is not None and not weights.is_file():
         raise ValueError(f'weights not found: {weights}')
     outputs = {'OUT.json': options.out, '--json': options.json}
     check_outputs(outputs, [options.weights, options.frames])
+    if weights is not None:
+        checkpoint.load(weights)  # what is wrong with it is said before anything starts
     announce_load()
     images = _images(options.frames)
     traced = record(images, options.rate, options.seconds, weights, options.parameters or [])

@@ -146,11 +146,13 @@ def heat_map_losses(
     :param count: heat maps that the sum over this part is divided by: those of the whole batch.
     :return: one () float for each exit.
     """
-    losses = []
+    losses: list[Tensor] = []
+    size = None
     for found in maps:
         wide = found.to(torch.promote_types(found.dtype, torch.float32))  # autocast gives bf16
-        wanted = targets(places.to(wide.dtype), (wide.shape[2], wide.shape[3]))
-        weight = known & (wanted.amax((2, 3)) > 0)
+        if size != (size := (wide.shape[2], wide.shape[3])):  # mostly the same for all exits
+            wanted = targets(places.to(wide.dtype), size)
+            weight = known & (wanted.amax((2, 3)) > 0)
         error = ((wide - wanted) ** 2).mean((2, 3))
         losses.append(0.5 * (error * weight).sum() / count)
     return losses

@@ -42,6 +42,7 @@ from adpc_ros.progress import ProgressBar
 
 log = logging.getLogger(__name__)
 
+SPARSITY_WEIGHT = 0.1  # the paper's
 _SCALARS_EVERY = 10  # optimizer steps
 
 
@@ -217,6 +218,8 @@ class Training:
         :return: (exits,) float, the loss of each exit over the whole batch.
         """
         processes, device = self.processes, self.processes.device
+        sparsity = self.config.sparsity_weight
+        sparsity = SPARSITY_WEIGHT if sparsity is None else sparsity
         autocast = torch.autocast(
             device.type, torch.bfloat16, enabled=self.config.autocast == 'bfloat16'
         )
@@ -233,8 +236,8 @@ class Training:
                 with autocast:
                     learnt: Learnt = self.model(image, adaptive, self._now(index))
                 losses = objective(learnt.outputs, part)
-                loss = (losses * self.exit_weights).sum()
-                loss = loss + learnt.penalty * (len(image) / self.config.batch_size)
+                share = len(image) / self.config.batch_size
+                loss = (losses * self.exit_weights).sum() + sparsity * share * learnt.penalty
                 torch.autograd.backward(loss * processes.count)
             seen += losses.detach()
         self.optimizer.step()

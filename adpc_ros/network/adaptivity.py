@@ -318,6 +318,12 @@ def interpolate_inactive(y: Tensor, active: Tensor, taps: Tensor) -> Tensor:
     keep = active.to(y.dtype)
     kept = y * keep
     channels, window = y.shape[1], taps.shape[0]
+    if active.is_floating_point():  # what is kept in part must not come into its own average
+        others = torch.ones_like(torch.outer(taps, taps))
+        others[window // 2, window // 2] = 0.0
+        weight = (torch.outer(taps, taps) * others).to(y.dtype).expand(channels, 1, -1, -1)
+        fill = functional.conv2d(kept, weight, padding=window // 2, groups=channels)
+        return kept + fill * (1 - keep)
     column = taps.to(y.dtype).view(1, 1, window, 1).expand(channels, 1, window, 1)
     fill = functional.conv2d(kept, column, padding=(window // 2, 0), groups=channels)
     row = column.transpose(2, 3)

@@ -87,7 +87,7 @@ class Learnt(NamedTuple):
     What a training gets of a network.
 
     ``outputs`` of each exit, as :meth:`AnytimeNetwork.forward` gives them; ``penalty`` () float,
-    the mean over the images of what is added to their losses.
+    the mean over the images of what is to be kept small beside their losses.
     """
 
     outputs: list[Tensor]
@@ -197,9 +197,9 @@ class AnytimeNetwork(nn.Module, ABC):
         self, image: Tensor, adaptive: bool = True, now: TrainingStep | None = None
     ) -> Learnt:
         """
-        Compute every exit, as :meth:`forward`, and what a network adds to the loss: here nothing.
+        Compute every exit, as :meth:`forward`; here there is no penalty.
 
-        :return: with whose help the parameters are trained.
+        :return: what the parameters are trained by.
         """
         outputs = self(image, adaptive, now)
         return Learnt(outputs, outputs[0].new_zeros((), dtype=torch.float32))

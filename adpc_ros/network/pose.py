@@ -20,9 +20,13 @@ from adpc_ros.network.hrnet import SIZES as HRNET_SIZES
 from adpc_ros.network.hrnet import HRNet, Sizes
 from adpc_ros.network.task import Task
 
+_OF_HRNET = ('hrnet_w32', 'hrnet_w48')
 SIZES = {
-    f'pose_{name}': replace(HRNET_SIZES[name], name=f'pose_{name}', head_width=width)
-    for name, width in (('hrnet_w32', 64), ('hrnet_w48', 64), ('hrnet_tiny', 16))
+    a.name: a
+    for a in (
+        *(replace(HRNET_SIZES[n], name=f'pose_{n}', head_width=64) for n in _OF_HRNET),
+        Sizes('pose_hrnet_tiny', (16, 16, 16, 32), (1, 1, 1), 1, 1, stem_width=8, head_width=16),
+    )
 }
 
 

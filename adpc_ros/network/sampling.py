@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from adpc_ros.network.families import NetworkConfig
 
 SIZES = {f'{name}_sampled': replace(a, name=f'{name}_sampled') for name, a in HRNET_SIZES.items()}
-SPARSITY_WEIGHT = 0.1  # of the share that is computed, in the loss
 LAST_TEMPERATURE = 0.03  # of the soft masks; the first is 1
 _FIRST_BIAS = 3.0  # nearly everything is computed at first
 _SMALLEST = 1e-6  # of a random number, whose logarithm is taken
@@ -152,9 +151,10 @@ class SampledHRNet(HRNet):
         self, image: Tensor, adaptive: bool = True, now: TrainingStep | None = None
     ) -> Learnt:
         """
-        Compute every exit with soft masks, and what they are to be kept small by.
+        Compute every exit with soft masks; the penalty is how much they let through.
 
-        The mean share that is computed after an exit counts the more the later the exit is.
+        It adds up the mean share that is computed after each exit but the last, times 1/3, 2/3
+        and 1 (of three).
 
         :param adaptive: False masks nothing.
         :param now: gives the temperature, which falls exponentially from 1 to 0.03, and the seeds
@@ -176,7 +176,7 @@ class SampledHRNet(HRNet):
             assert done.next_active is not None
             size = (done.logits.shape[2], done.logits.shape[3])
             factor = done.exit_index / (len(exits) - 1)
-            penalty = penalty + SPARSITY_WEIGHT * factor * done.next_active.at(size).mean()
+            penalty = penalty + factor * done.next_active.at(size).mean()
         return Learnt([done.logits for done in exits], penalty)
 
 
