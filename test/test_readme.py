@@ -40,7 +40,7 @@ RUN_BY = {  # commands that have a test of their own, or are what runs this one
     'FRAMES=folder/of/images make demo': 'test_demo.py::test_what_is_wrong_with_the_input_is',
     'BAG=drive.mcap make demo': 'test_demo.py::test_what_is_wrong_with_the_input_is',
     'make test': '',
-    'sudo apt install --no-install-recommends cmake g++ libgl1 make python3-dev python3-venv': '',
+    'sudo apt install --no-install-recommends cmake g++ git make python3-dev python3-venv': '',
     'make smoke ROS=kilted': 'test_smoke.py::test_a_frame_gives_a_mask',
     'torchrun --nproc-per-node 4 -m adpc_ros train --config ...': 'test_distributed.py::test_',
 }
