@@ -68,8 +68,36 @@ def random_network(
 def _spread_logits(network: AnytimeNetwork, image: Tensor) -> None:
     """Let every exit's class scores on an image have mean 0 and a given deviation."""
     for out in network.exits(image, adaptive=False):
-        classifier = network.head(out.exit_index)[-1]
-        centre = out.raw_logits.mean(dim=(0, 2, 3))
-        factor = LOGIT_SPREAD / (out.raw_logits - centre.view(1, -1, 1, 1)).std()
-        classifier.weight.mul_(factor)
-        classifier.bias.sub_(centre).mul_(factor)
+        _spread(network.head(out.exit_index)[-1], out.raw_logits)
+
+
+def _spread(classifier: nn.Module, logits: Tensor) -> None:
+    centre = logits.mean(dim=(0, 2, 3))
+    factor = LOGIT_SPREAD / (logits - centre.view(1, -1, 1, 1)).std()
+    classifier.weight.mul_(factor)
+    classifier.bias.sub_(centre).mul_(factor)
+
+
+def equilibrium_network(
+    seed: int = 0, heads: Heads | None = None, class_count: int = 11, gain: float = 0.15
+) -> AnytimeNetwork:
+    """
+    Give a tiny MDEQ in evaluation mode whose iterates differ, and come closer to an equilibrium.
+
+    :param gain: of the last normalisation in its layer; with 0.05 it contracts.
+    """
+    torch.manual_seed(seed)
+    network = build_network(NetworkConfig('mdeq_tiny', heads, class_count)).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if 'post_fuse_layers' in name and name.endswith('gnorm.weight'):
+                parameter.fill_(gain)
+            elif name.endswith('weight_g'):
+                parameter.mul_(0.5 + torch.rand_like(parameter))
+            elif parameter.dim() == 1:  # norms and biases
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            elif name.startswith('last_layer') or name.startswith('downsample'):
+                parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5)
+        *_, last = network.exits(random_image(96, 128, seed + 1000))
+        _spread(network.last_layer[-1], last.logits)
+    return network

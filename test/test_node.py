@@ -16,7 +16,7 @@ from builtin_interfaces.msg import Duration, Time
 from graph import BEST_EFFORT, NODE, Client, NodeProcess
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from networks import random_network
+from networks import equilibrium_network, random_network
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -44,6 +44,15 @@ def weights(folder: Path) -> Path:
     path = folder / 'tiny.safetensors'
     network = random_network(0, adaptivity=Adaptivity(thresholds=(0.6,) * 3))
     checkpoint.save(path, network, CAMVID, {'licence': 'none'})
+    return path
+
+
+@pytest.fixture(scope='module')
+def equilibrium_weights(folder: Path) -> Path:
+    """The same of a network that no program describes."""
+    (folder / 'mdeq').mkdir()
+    path = folder / 'mdeq' / 'tiny.safetensors'
+    checkpoint.save(path, equilibrium_network(), CAMVID, {'licence': 'none'})
     return path
 
 
@@ -81,9 +90,11 @@ def settle(client: Client, received: int) -> SegmentationStatus:
     return client.statuses[-1]
 
 
+@pytest.mark.parametrize('network', ['weights', 'equilibrium_weights'])
 def test_every_frame_yields_mask_confidence_and_status_with_its_header(
-    client: Client, weights: Path, folder: Path
+    client: Client, folder: Path, network: str, request: pytest.FixtureRequest
 ) -> None:
+    weights = request.getfixturevalue(network)
     with NodeProcess(folder, f'weights:={weights}') as node:
         client.connect(node)
         sent = []

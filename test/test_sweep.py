@@ -21,6 +21,7 @@ from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import with_adaptivity
+from adpc_ros.network.hrnet import HRNet
 
 MASKS = Adaptivity(thresholds=(0.6,) * 3)
 
@@ -85,7 +86,7 @@ def test_the_command_knows_every_criterion() -> None:
     assert evaluate_sweep.CRITERIA == tuple(criterion.value for criterion in Criterion)
 
 
-@pytest.mark.parametrize('criterion', list(Criterion))
+@pytest.mark.parametrize('criterion', HRNet.CRITERIA)
 def test_masks_in_inference_only_are_judged_on_the_command_line(
     criterion: Criterion, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +142,7 @@ def test_a_sweep_gives_a_line_for_each_setting_and_a_figure(
     [
         (['--criterion', 'entropy'], '--criterion needs --threshold'),
         (['--threshold', '1.5'], 'in [0, 1.0] for max_probability'),
+        (['--sweep', 'criterion=predicted'], 'expected criterion max_probability, entropy, top_k'),
         (['--threshold', '.5/.5'], 'expected 3 thresholds'),
         (['--window', '4'], 'expected a window of (3, 5, 7, 9), got 4'),
         (['--window', '5', '--no-masks'], '--no-masks does not go with --criterion'),

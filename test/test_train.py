@@ -554,6 +554,7 @@ def test_the_papers_recipe(name: str) -> None:
         ({'class_weights': [1, -1]}, 'expected class_weights of at least 0 .*, not all'),
         ({'class_weights': [1], 'class_balance': 1.1}, 'class_weights or class_balance, got both'),
         ({'autocast': 'float16'}, "expected autocast null or bfloat16, got 'float16'"),
+        ({'unrolled_steps': 9}, 'as mdeq_small: expected 0 for hrnet_tiny, got 9'),
         ({'initial': 'a', 'imagenet': 'b'}, 'expected initial or imagenet, got both'),
     ],
 )

@@ -119,15 +119,18 @@ def _config(
     """Join the given options; the others are as in the file, if it is one of ours."""
     from dataclasses import replace
 
-    from adpc_ros.network.adaptivity import Adaptivity
     from adpc_ros.network.exits import Heads
-    from adpc_ros.network.families import TASKS, NetworkConfig
+    from adpc_ros.network.families import CRITERIA, TASKS, NetworkConfig, default_adaptivity
     from adpc_ros.network.task import Task
 
     heads: Any = Heads(options.heads) if options.heads else None  # the family's own
-    adaptivity: Adaptivity | None = None
-    if not options.no_masks and heads is not Heads.NONE:
-        adaptivity = own and own.network.config.adaptivity or Adaptivity()
+    adaptivity = None
+    known = CRITERIA.get(options.network)
+    maskable = known is None or len(known) > 0  # an unknown one is refused below
+    if maskable and not options.no_masks and heads is not Heads.NONE:
+        adaptivity = own and own.network.config.adaptivity
+        if adaptivity is None or adaptivity.criterion not in (known or ()):
+            adaptivity = default_adaptivity(options.network)
         if options.backbone_only:  # of heads that are not taken over
             adaptivity = replace(adaptivity, class_thresholds=())
         if options.threshold is not None:
@@ -137,6 +140,7 @@ def _config(
     elif options.threshold is not None or options.window is not None or options.add_masks:
         raise ValueError(
             '--threshold, --window and --add-masks need masks: no --no-masks, no --heads none'
+            + ('' if maskable else f', and not {options.network}, which has none')
         )
     if TASKS.get(options.network) not in (None, Task.SEGMENTATION):  # an unknown one is refused
         raise ValueError(

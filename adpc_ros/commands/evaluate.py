@@ -224,6 +224,7 @@ def _print(numbers: dict[str, Any]) -> None:
     print(f'{"mean IoU, %":22}', percent([*numbers['miou'], sum(numbers['miou']) / exits]))
     if numbers['masked_share']:
         print(f'{"masked after, %":22}', percent(numbers['masked_share']))
+    if numbers['masked_accuracy']:
         print(f'{"right where masked, %":22}', percent(numbers['masked_accuracy']))
     print(f'{"calibration error, %":22}', percent(numbers['ece']))
     for title, key, factor in (('GiMAC', 'gimac', 1), ('milliseconds', 'seconds', 1000)):

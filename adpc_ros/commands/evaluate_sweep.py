@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adpc_ros.network.anytime import AnytimeNetwork
     from adpc_ros.network.checkpoint import Checkpoint
 
-CRITERIA = ('max_probability', 'entropy', 'top_k', 'random')
+CRITERIA = ('max_probability', 'entropy', 'top_k', 'random', 'peak_response', 'predicted')
 FIGURE = 'sweep.svg'
 _WIDTH = 6  # of a number
 

@@ -48,6 +48,26 @@ class Draws(Dataset[Any]):
         """Put samples into a batch."""
 
 
+def positions_of(part: int, config: TrainConfig, processes: Processes) -> range:
+    """
+    Give the positions in an epoch's order that this process computes of a part of a batch.
+
+    :param part: counts an epoch's parts from 0, ``accumulate`` of them in each step.
+    """
+    size = config.batch_size // config.accumulate
+    return range(part * size + processes.rank, (part + 1) * size, processes.count)
+
+
+def image_seeds(
+    part: int, epoch: int, config: TrainConfig, processes: Processes
+) -> tuple[int, ...]:
+    """Give each image of a part a seed for what the network itself draws, from 0 to 2^63 - 1."""
+    return tuple(
+        int(np.random.default_rng((config.seed, epoch, position, 1)).integers(2**63))
+        for position in positions_of(part, config, processes)
+    )
+
+
 def draw_batches(
     draws: Draws, processes: Processes, first_step: int = 0, last_step: int | None = None
 ) -> Iterator[list[Any]]:
@@ -60,14 +80,10 @@ def draw_batches(
     :raises ValueError: for data that cannot be read.
     """
     config = draws.config
-    size = config.batch_size // config.accumulate
     steps = len(draws.order) // config.batch_size
     last_step = steps if last_step is None else min(last_step, steps)
     parts = range(first_step * config.accumulate, last_step * config.accumulate)
-    positions = [
-        list(range(part * size + processes.rank, (part + 1) * size, processes.count))
-        for part in parts
-    ]
+    positions = [list(positions_of(part, config, processes)) for part in parts]
     loader: DataLoader[Any] = DataLoader(
         draws,
         batch_sampler=positions,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adpc_ros.network.adaptivity import Criterion
 from adpc_ros.network.exits import Heads
-from adpc_ros.network.families import ARCHITECTURES, TASKS, NetworkConfig
+from adpc_ros.network.families import ARCHITECTURES, CRITERIA, TASKS, NetworkConfig
 from adpc_ros.network.task import Task
 from adpc_ros.yaml_file import fields_of, read_mapping
 
@@ -78,6 +79,11 @@ class TrainConfig:
         of the last ones; 0 for none, below 1.
     :param exit_weights: weight of each exit's loss, at least 0 and not all 0; None for all 1.
     :param adaptive_from: first epoch with confidence adaptivity.
+    :param unrolled_steps: first optimizer steps in which a network that seeks an equilibrium
+        (MDEQ) applies its layer three times instead; 0 for none, and for all other networks.
+    :param sparsity_weight: weight, in the loss, of the share of positions that a network with
+        predicted masks computes after each exit, of later exits more; None for the paper's 0.1,
+        and for all other networks.
     :param class_weights: weight of each class in the loss; None to take ``class_balance``.
     :param class_balance: c, above 1, in the class weights 1 / ln(c + share of the class); 0 for
         none, 1.1 if neither it nor ``class_weights`` is given.
@@ -93,8 +99,8 @@ class TrainConfig:
     :param extra_until: first epoch, from 0, without them; None for never.
     :param initial: weights to start from, of the same network; empty for random ones.
     :param imagenet: ImageNet weights for the backbone (HRNet's, official or timm's;
-        EfficientNet-lite's for the coarse-to-fine family); empty for none, and not together
-        with ``initial``.
+        EfficientNet-lite's for the coarse-to-fine family; MDEQ's); empty for none, and not
+        together with ``initial``.
     :param flip_test: for poses: judge the mean of the heat maps of image and mirrored image.
     :param workers: processes that read and augment, for each training process; 0 for itself.
         Changes nothing that is drawn.
@@ -130,6 +136,8 @@ class TrainConfig:
     ema: float = 0.0
     exit_weights: tuple[float, ...] | None = None
     adaptive_from: int = 0
+    unrolled_steps: int = 0
+    sparsity_weight: float | None = None
     class_weights: tuple[float, ...] | None = None
     class_balance: float | None = None
     autocast: str | None = None
@@ -154,6 +162,7 @@ class TrainConfig:
             self._check_at_least(key, 1)
         for key in (
             'workers', 'save_every', 'norm_batches', 'warmup_steps', 'adaptive_from', 'seed',
+            'unrolled_steps',
         ):  # fmt: skip
             self._check_at_least(key, 0)
         if self.extra_until is not None:
@@ -169,6 +178,17 @@ class TrainConfig:
             raise ValueError(f'expected a crop (H, W) of multiples of {multiple}, got {self.crop}')
         if max(self.crop) > _MAX_CROP:
             raise ValueError(f'expected a crop (H, W) of at most {_MAX_CROP}, got {self.crop}')
+        if self.unrolled_steps and sizes is not None and not sizes.unrolls:
+            raise ValueError(
+                f'unrolled_steps is for networks that seek an equilibrium, as mdeq_small: '
+                f'expected 0 for {sizes.name}, got {self.unrolled_steps}'
+            )
+        if self.sparsity_weight is not None and sizes is not None:
+            if Criterion.PREDICTED not in CRITERIA[sizes.name]:
+                raise ValueError(
+                    f'sparsity_weight is for networks with predicted masks, as hrnet_w48_sampled: '
+                    f'expected null for {sizes.name}, got {self.sparsity_weight}'
+                )
         if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1] <= _MAX_SCALE:
             raise ValueError(
                 'expected scales (low, high), both positive and at most '
@@ -190,6 +210,7 @@ class TrainConfig:
             raise ValueError(f'expected ema in [0, 1), got {self.ema}')
         for key in (
             'learning_rate', 'trunk_rate', 'weight_decay', 'distill_weight', 'distill_weight_end',
+            'sparsity_weight',
         ):  # fmt: skip
             value = getattr(self, key)
             if value is not None and not 0 <= value <= _MAX_WEIGHT:

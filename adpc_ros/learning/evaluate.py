@@ -18,7 +18,7 @@ from adpc_ros.learning.cascade import Cascade
 from adpc_ros.learning.metrics import Confusion, Reliability, mean_iou
 from adpc_ros.learning.sample import Sample
 from adpc_ros.learning.streaming import latest_at_arrival, rendered_exits
-from adpc_ros.network.adaptivity import ActiveMap, active_positions
+from adpc_ros.network.adaptivity import ActiveMap, Criterion, active_positions
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.families import NetworkConfig
 from adpc_ros.network.macs import GI
@@ -36,7 +36,8 @@ class Evaluation(NamedTuple):
     ``per_image`` (E, N, K, K) int64 confusion matrices. ``masked_share`` (0 to 1), the mean share
     of positions at the exit's resolution that are masked after each exit but the last, and
     ``masked_accuracy``, the share of pixels at these positions that are right, NaN if there are
-    none; both are empty without masks. ``gimac``, what an image costs up to each exit, in the
+    none; both are empty without masks, the latter also where masks are predicted from features:
+    later exits predict all classes anew. ``gimac``, what an image costs up to each exit, in the
     mean; ``exit_s``, (N, E) seconds from its start until each exit is rendered. ``reliability`` of
     each exit. ``streaming_miou`` of the images as a clip: the latest exit judged against each
     new frame; None if no period was given. ``computed_by`` describes the plan.
@@ -159,7 +160,9 @@ def _evaluate(
     plan: Plan | Cascade, samples: Labelled, adaptive: bool, period_s: float | None
 ) -> Evaluation:
     exits, classes = plan.exit_count, plan.config.class_count
-    masks = adaptive and plan.config.adaptivity is not None
+    adaptivity = plan.config.adaptivity if adaptive else None
+    masks = adaptivity is not None
+    by_scores = adaptivity is not None and adaptivity.criterion is not Criterion.PREDICTED
     reliability = [Reliability() for _ in range(exits)]
     confusions: list[list[NDArray[np.int64]]] = [[] for _ in range(exits)]
     shares: list[list[float]] = []
@@ -177,7 +180,7 @@ def _evaluate(
             confusion.add(label, class_ids)
             confusions[i].append(confusion.matrix)
             reliability[i].add(label, class_ids, confidence)
-            if masks and i < exits - 1:
+            if by_scores and i < exits - 1:
                 masked = masked_after(plan.logits(), i + 1, plan.config, active, label, class_ids)
                 active = masked.active
                 judged[:, i] += masked.judged, masked.right
@@ -194,7 +197,7 @@ def _evaluate(
     return Evaluation(
         np.array(confusions),
         np.mean(shares, axis=0).tolist() if masks else [],
-        masked_accuracy if masks else [],
+        masked_accuracy if by_scores else [],
         (np.mean(macs, axis=0) / GI).tolist(),
         np.array(exit_s),
         reliability,

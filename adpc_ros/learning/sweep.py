@@ -15,7 +15,7 @@ from adpc_ros.learning.evaluate import Evaluation, evaluate
 from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.network.families import with_adaptivity
+from adpc_ros.network.families import default_adaptivity, with_adaptivity
 
 #: what a curve goes over; of top k and random the share masked at last, which grows by equal steps
 GRIDS: dict[Criterion, tuple[float, ...]] = {
@@ -23,6 +23,8 @@ GRIDS: dict[Criterion, tuple[float, ...]] = {
     Criterion.ENTROPY: (0.003, 0.01, 0.05, 0.15, 0.3, 0.6, 1.0),
     Criterion.TOP_K: (0.15, 0.3, 0.45, 0.6, 0.75, 0.9),
     Criterion.RANDOM: (0.15, 0.3, 0.45, 0.6, 0.75, 0.9),
+    Criterion.PEAK_RESPONSE: (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
+    Criterion.PREDICTED: (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98),
 }
 
 
@@ -55,7 +57,7 @@ def settings(network: AnytimeNetwork, choices: Choices) -> list[Adaptivity]:
     :raises ValueError: for masks that the network cannot have.
     """
     exits = network.config.exit_count
-    own = network.config.adaptivity or Adaptivity()
+    own = network.config.adaptivity or default_adaptivity(network.config.architecture)
     found = []
     for criterion in choices.criteria or (own.criterion,):
         thresholds = choices.thresholds

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adpc_ros.learning.averaging import WeightAverage
-from adpc_ros.learning.batches import draw_batches, normalised
+from adpc_ros.learning.batches import draw_batches, image_seeds, normalised
 from adpc_ros.learning.config import TrainConfig
 from adpc_ros.learning.distributed import Processes, start_processes
 from adpc_ros.learning.norms import average_norms, synchronise_norms
@@ -37,11 +37,12 @@ from adpc_ros.learning.segmentation import Samples
 from adpc_ros.learning.task import Batch
 from adpc_ros.learning.tasks import open_task
 from adpc_ros.network import checkpoint
-from adpc_ros.network.anytime import AnytimeNetwork
+from adpc_ros.network.anytime import AnytimeNetwork, Learnt, TrainingStep
 from adpc_ros.progress import ProgressBar
 
 log = logging.getLogger(__name__)
 
+SPARSITY_WEIGHT = 0.1  # the paper's
 _SCALARS_EVERY = 10  # optimizer steps
 
 
@@ -60,6 +61,17 @@ def train(config: TrainConfig, synthetic: Samples | None = None) -> Path:
     """
     with start_processes() as processes:
         return Training(config, synthetic, processes).run()
+
+
+class _Learner(nn.Module):
+    """Calls what a training gets of a network, so that processes can share it."""
+
+    def __init__(self, network: AnytimeNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, adaptive: bool, now: TrainingStep) -> Learnt:
+        return self.network.learn(image, adaptive, now)
 
 
 class Training:
@@ -170,11 +182,12 @@ class Training:
 
     def _share_gradients(self) -> nn.Module:
         """Give the network as the processes compute it together."""
+        learner = _Learner(self.network)
         if self.processes.count == 1:
-            return self.network
+            return learner
         device = self.processes.device
         return DistributedDataParallel(
-            self.network,
+            learner,
             device_ids=[device] if device.type == 'cuda' else None,
             forward_sync_buffers=False,  # SyncBatchNorm2d's are the same everywhere
             # The interpolation's parameters are unused before adaptivity begins; then they must
@@ -185,6 +198,18 @@ class Training:
     def _input(self, batch: Batch) -> Tensor:
         return normalised(batch.image, self.network.config, self.processes.device)
 
+    def _now(self, index: int) -> TrainingStep:
+        """Tell the network where it is, at a part of the present step's batch."""
+        config, steps = self.config, self._steps()
+        part = self.step * config.accumulate + index
+        seeds = image_seeds(part, self.epoch, config, self.processes)
+        return TrainingStep(
+            steps,
+            seeds,
+            unrolled=steps < config.unrolled_steps,
+            done=steps / (config.epochs * self.steps_per_epoch),
+        )
+
     def _optimize(self, parts: list[Batch], adaptive: bool) -> Tensor:
         """
         Take one optimizer step.
@@ -193,6 +218,8 @@ class Training:
         :return: (exits,) float, the loss of each exit over the whole batch.
         """
         processes, device = self.processes, self.processes.device
+        sparsity = self.config.sparsity_weight
+        sparsity = SPARSITY_WEIGHT if sparsity is None else sparsity
         autocast = torch.autocast(
             device.type, torch.bfloat16, enabled=self.config.autocast == 'bfloat16'
         )
@@ -207,10 +234,11 @@ class Training:
                 if index + 1 < len(parts) and isinstance(self.model, DistributedDataParallel):
                     stack.enter_context(self.model.no_sync())
                 with autocast:
-                    outputs = self.model(image, adaptive)
-                losses = objective(outputs, part)
-                loss = (losses * self.exit_weights).sum() * processes.count
-                torch.autograd.backward(loss)
+                    learnt: Learnt = self.model(image, adaptive, self._now(index))
+                losses = objective(learnt.outputs, part)
+                share = len(image) / self.config.batch_size
+                loss = (losses * self.exit_weights).sum() + sparsity * share * learnt.penalty
+                torch.autograd.backward(loss * processes.count)
             seen += losses.detach()
         self.optimizer.step()
         if self.average is not None:

@@ -30,6 +30,7 @@ class Criterion(str, enum.Enum):
     TOP_K = 'top_k'  # a given share of the positions, the most confident ones
     RANDOM = 'random'  # a given share, drawn once for each size: always the same positions
     PEAK_RESPONSE = 'peak_response'  # of heat maps: the largest one
+    PREDICTED = 'predicted'  # by the network, from an exit's features
 
     @property
     def by_share(self) -> bool:
@@ -46,6 +47,7 @@ _THRESHOLDS = {  # the paper's
     Criterion.MAX_PROBABILITY: 0.998,
     Criterion.ENTROPY: 0.998,
     Criterion.PEAK_RESPONSE: 0.002,
+    Criterion.PREDICTED: 0.5,
 }
 
 
@@ -59,8 +61,9 @@ class Adaptivity:
         probability: in [0, 1], 1.0 skips nothing. Entropy: in nats, at least 0, 0.0 skips nothing.
         Top k and random: the share of all positions, in [0, 1], that is masked after the exit,
         those masked before it included; 0.0 skips nothing. Peak response: any number, one below
-        all responses skips nothing. None for 0.998, peak response 0.002; top k and random need
-        them.
+        all responses skips nothing. Predicted: the probability that a position is worth computing,
+        in [0, 1], 0.0 skips nothing. None for 0.998, peak response 0.002, predicted 0.5; top k and
+        random need them.
     :param window: edge of the interpolation window in cells, one of 3, 5, 7, 9.
     :param class_thresholds: for each exit but the last one threshold for each class, in place of
         ``thresholds``: a position is judged by that of its predicted class (arXiv:2210.15621).
@@ -88,8 +91,8 @@ class Adaptivity:
         if self.class_thresholds and not self.criterion.by_class:
             raise ValueError(f'class_thresholds have no meaning for {self.criterion.value}')
         lowest = -math.inf if self.criterion is Criterion.PEAK_RESPONSE else 0.0
-        by_probability = self.criterion.by_share or self.criterion is Criterion.MAX_PROBABILITY
-        limit = 1.0 if by_probability else math.inf
+        unlimited = self.criterion in (Criterion.ENTROPY, Criterion.PEAK_RESPONSE)
+        limit = math.inf if unlimited else 1.0
         for values in (self.thresholds, *self.class_thresholds):
             if not all(math.isfinite(t) and lowest <= t <= limit for t in values):
                 raise ValueError(
@@ -179,12 +182,15 @@ def active_positions(
     :param threshold: see :class:`Adaptivity`; one for each class: that of the predicted one holds.
     :param before: what this exit computed; None for everything.
     :return: (B, 1, H, W) bool, True where the next stage computes.
+    :raises ValueError: for a criterion that is not of scores.
 
     Source: arXiv:2104.00749, equation 2 and figure 5; equality is active, as in the released code.
     """
     with torch.no_grad():
         size = (logits.shape[2], logits.shape[3])
         candidates = None if before is None else before.at(size)
+        if criterion is Criterion.PREDICTED:
+            raise ValueError('class scores do not say what a network predicts from features')
         if criterion.by_share:
             assert isinstance(threshold, float)
             order = _random_order(logits) if criterion is Criterion.RANDOM else confidence(logits)
@@ -255,11 +261,12 @@ class ActiveMap:
         :param size: (H, W) in cells.
         :return: (B, 1, H, W) bool.
         """
-        found = self._at.get(size)
-        if found is None:
-            found = functional.interpolate(self._full.to(torch.uint8), size, mode='nearest').bool()
-            self._at[size] = found
-        return found
+        if size not in self._at:
+            self._at[size] = self._resized(size)
+        return self._at[size]
+
+    def _resized(self, size: tuple[int, int]) -> Tensor:
+        return functional.interpolate(self._full.to(torch.uint8), size, mode='nearest').bool()
 
     def share(self, size: tuple[int, int]) -> float:
         """Give the share of active positions at a size, 0 to 1."""
@@ -304,13 +311,19 @@ def interpolate_inactive(y: Tensor, active: Tensor, taps: Tensor) -> Tensor:
     Nothing is renormalised: inactive neighbours and those beyond the border count as zeros.
 
     :param y: (B, C, H, W) float, what the convolution gave.
-    :param active: (B, 1, H, W) bool, True where ``y`` is kept.
+    :param active: (B, 1, H, W) bool, True where ``y`` is kept; or float in [0, 1], how much of it.
     :param taps: (k,) float from :func:`fill_taps`.
     :return: (B, C, H, W) float.
     """
     keep = active.to(y.dtype)
     kept = y * keep
     channels, window = y.shape[1], taps.shape[0]
+    if active.is_floating_point():  # what is kept in part must not come into its own average
+        others = torch.ones_like(torch.outer(taps, taps))
+        others[window // 2, window // 2] = 0.0
+        weight = (torch.outer(taps, taps) * others).to(y.dtype).expand(channels, 1, -1, -1)
+        fill = functional.conv2d(kept, weight, padding=window // 2, groups=channels)
+        return kept + fill * (1 - keep)
     column = taps.to(y.dtype).view(1, 1, window, 1).expand(channels, 1, window, 1)
     fill = functional.conv2d(kept, column, padding=(window // 2, 0), groups=channels)
     row = column.transpose(2, 3)
@@ -355,6 +368,11 @@ class MaskedConv2d(nn.Conv2d):
         if window is not None:
             self.Lambda = nn.Parameter(torch.tensor(3.0))
             self.register_buffer('square_dis', square_distances(window))
+
+    @property
+    def window_cells(self) -> int:
+        """Number of cells of the interpolation window; 0 for a layer that is never masked."""
+        return self.square_dis.numel() if 'square_dis' in self._buffers else 0
 
     def forward(self, x: Tensor, active: ActiveMap | None = None) -> Tensor:
         """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from adpc_ros.network.adaptivity import ActiveMap, active_positions
+from adpc_ros.network.adaptivity import ActiveMap, Criterion, active_positions
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.layers import resize
 from adpc_ros.network.task import Task
@@ -43,10 +43,6 @@ class Architecture(Protocol):
     @property
     def heads(self) -> tuple[Heads, ...]:
         """The exit heads that there are; the first is the default."""
-
-    @property
-    def maskable(self) -> bool:
-        """Whether later exits can leave out positions, by confidence adaptivity."""
 
     @property
     def unrolls(self) -> bool:
@@ -77,12 +73,25 @@ class TrainingStep(NamedTuple):
     ``steps`` optimizer steps came before. ``seeds``, one for each image of the batch, are for what
     is drawn: they depend on the recipe's seed and the image's place in the epoch alone.
     ``unrolled``: a network whose layer is iterated applies it a few times and seeks no
-    equilibrium.
+    equilibrium. ``done``: the share of all steps that came before, 0 to 1.
     """
 
     steps: int
     seeds: tuple[int, ...]
     unrolled: bool = False
+    done: float = 1.0
+
+
+class Learnt(NamedTuple):
+    """
+    What a training gets of a network.
+
+    ``outputs`` of each exit, as :meth:`AnytimeNetwork.forward` gives them; ``penalty`` () float,
+    the mean over the images of what is to be kept small beside their losses.
+    """
+
+    outputs: list[Tensor]
+    penalty: Tensor
 
 
 Part = Callable[[list[Tensor], ActiveMap | None], list[Tensor]]
@@ -100,6 +109,9 @@ class AnytimeNetwork(nn.Module, ABC):
 
     TASK: ClassVar[Task] = Task.SEGMENTATION
     """What they are for."""
+
+    CRITERIA: ClassVar[tuple[Criterion, ...]]
+    """What masks may go by, the default first; none for a family that masks nothing."""
 
     HEADS: ClassVar[tuple[str, ...]]
     """Top-level modules that weights for ImageNet lack: all but the backbone."""
@@ -134,6 +146,12 @@ class AnytimeNetwork(nn.Module, ABC):
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError for an image size, in pixels, that the network does not take."""
 
+    def check_image(self, image: Tensor) -> None:
+        """Raise ValueError for what :meth:`exits` does not take."""
+        if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
+            raise ValueError(f'expected a (B, 3, H, W) image, got shape {tuple(image.shape)}')
+        self.check_size(image.shape[2], image.shape[3])
+
     def by_own_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
         Give the tensors of a released file by this network's names; here they are the same.
@@ -159,9 +177,7 @@ class AnytimeNetwork(nn.Module, ABC):
         :return: an iterator over the exits.
         :raises ValueError: for another shape, or a size that the network does not take.
         """
-        if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape:
-            raise ValueError(f'expected a (B, 3, H, W) image, got shape {tuple(image.shape)}')
-        self.check_size(image.shape[2], image.shape[3])
+        self.check_image(image)
         for done in self.steps(image, adaptive, active_maps):
             if done is not None:
                 yield done
@@ -177,6 +193,17 @@ class AnytimeNetwork(nn.Module, ABC):
         """
         return [out.logits for out in self.exits(image, adaptive)]
 
+    def learn(
+        self, image: Tensor, adaptive: bool = True, now: TrainingStep | None = None
+    ) -> Learnt:
+        """
+        Compute every exit, as :meth:`forward`; here there is no penalty.
+
+        :return: what the parameters are trained by.
+        """
+        outputs = self(image, adaptive, now)
+        return Learnt(outputs, outputs[0].new_zeros((), dtype=torch.float32))
+
 
 class StagedNetwork(AnytimeNetwork):
     """
@@ -185,6 +212,10 @@ class StagedNetwork(AnytimeNetwork):
     Where an exit is finer than the one before, the scores that are carried over are resized
     bilinearly, and the active map to the nearest.
     """
+
+    CRITERIA: ClassVar[tuple[Criterion, ...]] = (
+        *(Criterion.MAX_PROBABILITY, Criterion.ENTROPY, Criterion.TOP_K, Criterion.RANDOM),
+    )
 
     @abstractmethod
     def parts(self, index: int) -> Sequence[Part]:

@@ -133,8 +133,7 @@ class _ImplicitGradient(torch.autograd.Function):
     def forward(ctx: Any, after: Tensor, f: Callable[[Tensor], Tensor], iterations: int) -> Tensor:
         ctx.save_for_backward(after)
         ctx.f, ctx.iterations = f, iterations
-        same: Tensor = after.view_as(after)
-        return same
+        return after.view_as(after)
 
     @staticmethod
     @once_differentiable
@@ -145,7 +144,7 @@ class _ImplicitGradient(torch.autograd.Function):
             again = ctx.f(z)
 
         def equations(x: Tensor) -> Tensor:
-            (back,) = torch.autograd.grad(again, z, x, retain_graph=True)
+            back: Tensor = torch.autograd.grad(again, z, x, retain_graph=True)[0]
             return back + gradient - x
 
         tolerance = _GRADIENT_TOLERANCE * torch.linalg.vector_norm(gradient, dim=1)
@@ -154,8 +153,7 @@ class _ImplicitGradient(torch.autograd.Function):
             if solver.done:
                 break
             solver.step()
-        best: Tensor = solver.best
-        return best, None, None
+        return solver.best, None, None
 
 
 def _low_rank(left: Tensor, right: Tensor, y: Tensor) -> Tensor:

@@ -74,7 +74,6 @@ class Sizes:
     refinements: tuple[Refinement, ...]
     size_multiple: ClassVar[int] = 8  # so that maps of 1/8 and finer have whole sizes
     heads: ClassVar[tuple[Heads, ...]] = (Heads.PLAIN, Heads.NONE)
-    maskable: ClassVar[bool] = True
     unrolls: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

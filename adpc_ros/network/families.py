@@ -16,20 +16,20 @@ from adpc_ros.network.exits import Heads
 from adpc_ros.network.hrnet import HRNet
 from adpc_ros.network.mdeq import MDEQ
 from adpc_ros.network.pose import PoseHRNet
+from adpc_ros.network.sampling import SampledHRNet
 from adpc_ros.network.task import Task
 from adpc_ros.network.tensors import DISTANCES
 
-FAMILIES: tuple[type[AnytimeNetwork], ...] = (HRNet, CoarseToFine, MDEQ, PoseHRNet)
+FAMILIES: tuple[type[AnytimeNetwork], ...] = (
+    *(HRNet, CoarseToFine, SampledHRNet, MDEQ, PoseHRNet),
+)
 ARCHITECTURES: dict[str, Architecture] = {
     name: architecture
     for family in FAMILIES
     for name, architecture in family.ARCHITECTURES.items()
 }
 TASKS = {name: family.TASK for family in FAMILIES for name in family.ARCHITECTURES}
-_CRITERIA = {
-    Task.SEGMENTATION: tuple(c for c in Criterion if c is not Criterion.PEAK_RESPONSE),
-    Task.POSE: (Criterion.PEAK_RESPONSE, Criterion.RANDOM),
-}
+CRITERIA = {name: family.CRITERIA for family in FAMILIES for name in family.ARCHITECTURES}
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -94,22 +94,11 @@ class NetworkConfig:
                 f'numbers, got {self.mean}, {self.std}'
             )
         if self.adaptivity is not None:
-            if not self.sizes.maskable:
-                raise ValueError(
-                    f'expected no adaptivity: every exit of {self.architecture} computes all '
-                    'positions'
-                )
+            self._check_criterion(self.adaptivity.criterion)
             if self.heads is Heads.NONE:
                 raise ValueError('adaptivity needs early exits: heads is none')
             if self.stage_count == 1:
                 raise ValueError(f'adaptivity needs early exits: {self.architecture} has one exit')
-            known_criteria = _CRITERIA[self.task]
-            if self.adaptivity.criterion not in known_criteria:
-                raise ValueError(
-                    f'{self.architecture} is for {self.task.value}: expected criterion '
-                    f'{", ".join(c.value for c in known_criteria)}, '
-                    f'got {self.adaptivity.criterion.value}'
-                )
             adaptivity = self.adaptivity.for_network(self.stage_count, self.class_count)
             object.__setattr__(self, 'adaptivity', adaptivity)
         given: tuple[float, ...] | None = self.temperatures
@@ -128,6 +117,18 @@ class NetworkConfig:
             raise ValueError(
                 f'{self.architecture} is for {self.task.value}: expected no temperatures, which '
                 f'are of class scores, got {temperatures}'
+            )
+
+    def _check_criterion(self, criterion: Criterion) -> None:
+        known = CRITERIA[self.architecture]
+        if not known:
+            raise ValueError(
+                f'expected no adaptivity: every exit of {self.architecture} computes all positions'
+            )
+        if criterion not in known:
+            raise ValueError(
+                f'{self.architecture} is for {self.task.value}: expected criterion '
+                f'{", ".join(c.value for c in known)}, got {criterion.value}'
             )
 
     def _check_depths(self, depths: tuple[int, ...]) -> None:
@@ -189,8 +190,13 @@ class NetworkConfig:
 
 
 def default_adaptivity(architecture: str) -> Adaptivity:
-    """Give the masks of the paper for a network: by the criterion of what it is for."""
-    return Adaptivity(_CRITERIA[TASKS.get(architecture, Task.SEGMENTATION)][0])
+    """
+    Give the masks of the paper for a network: by the first criterion of its family.
+
+    An unknown network, and one that masks nothing, is refused as its configuration is built.
+    """
+    known = CRITERIA.get(architecture) or (Criterion.MAX_PROBABILITY,)
+    return Adaptivity(known[0])
 
 
 def build_network(config: NetworkConfig) -> AnytimeNetwork:

@@ -51,7 +51,6 @@ class Sizes:
     exit_levels: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
     size_multiple: ClassVar[int] = 32  # what redesigned heads need, at most
     heads: ClassVar[tuple[Heads, ...]] = (Heads.REDESIGNED, Heads.PLAIN, Heads.NONE)
-    maskable: ClassVar[bool] = True
     unrolls: ClassVar[bool] = False
 
 
@@ -173,7 +172,7 @@ class HRNet(StagedNetwork):
     """Stem and layer1 are stage 1; the others are HRNet's own."""
 
     ARCHITECTURES: ClassVar[Mapping[str, Sizes]] = SIZES
-    HEADS = ('exit1', 'exit2', 'exit3', 'last_layer')
+    HEADS: ClassVar[tuple[str, ...]] = ('exit1', 'exit2', 'exit3', 'last_layer')
     PRETRAINED = 'github.com/HRNet/HRNet-Image-Classification (.pth) or timm (.safetensors, .bin)'
     OUTPUTS: ClassVar[int | None] = None
     """Branches that the last module gives; None for all."""

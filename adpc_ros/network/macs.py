@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adpc_ros.network.adaptivity import ActiveMap
+from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network
@@ -47,7 +47,7 @@ class ConvCost(NamedTuple):
     """
     One convolution: dense multiply-accumulates, those of its fill, and its output size.
 
-    ``module`` is its name in the network.
+    Without a fill it is never masked. ``module`` is its name in the network.
     """
 
     macs: int
@@ -57,7 +57,7 @@ class ConvCost(NamedTuple):
 
     def at(self, active_share: float) -> int:
         """Give the count at an active share in [0, 1]."""
-        if active_share >= 1.0:
+        if active_share >= 1.0 or not self.fill_macs:
             return self.macs
         interpolated = (1 - active_share) * active_share
         return int(self.macs * active_share) + int(interpolated * self.fill_macs)
@@ -70,7 +70,7 @@ def conv_macs(
     Give the cost of one convolution.
 
     :param weights: number of its weights.
-    :param window_weights: output channels times cells of the interpolation window.
+    :param window_weights: output channels times cells of the interpolation window; 0 without one.
     :param size: (H, W) of its output.
     :param module: its name.
     """
@@ -78,16 +78,20 @@ def conv_macs(
     return ConvCost(weights * positions, window_weights * positions, size, module)
 
 
-def exit_costs(config: NetworkConfig, size: tuple[int, int]) -> list[list[ConvCost]]:
+def exit_costs(
+    config: NetworkConfig, size: tuple[int, int], adaptive: bool = True
+) -> list[list[ConvCost]]:
     """
     List the convolutions that each exit adds; nothing is computed.
 
     :param size: (H, W) of the image in pixels.
+    :param adaptive: False leaves out what finds the masks.
     :return: for each exit, its convolutions in order of execution.
     """
-    window = config.adaptivity.window**2 if config.adaptivity else 0
+    if not adaptive:
+        config = dataclasses.replace(config, adaptivity=None)
     with torch.device('meta'):
-        meta = build_network(dataclasses.replace(config, adaptivity=None)).eval()
+        meta = build_network(config).eval()
     costs: list[ConvCost] = []
 
     def record(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -95,6 +99,7 @@ def exit_costs(config: NetworkConfig, size: tuple[int, int]) -> list[list[ConvCo
         size = (output.shape[2], output.shape[3])
         inputs = module.in_channels // module.groups * math.prod(module.kernel_size)
         outputs = module.out_channels
+        window = module.window_cells if isinstance(module, MaskedConv2d) else 0
         costs.append(conv_macs(inputs * outputs, outputs * window, size, names[module]))
 
     names = {module: name for name, module in meta.named_modules()}
@@ -146,7 +151,8 @@ def count_shares(
     if masked is not None and config.adaptivity is None:
         raise ValueError('masks need a network with adaptivity: it is None')
     shares = (1.0, *(1.0 - m for m in masked or (0.0,) * exits))
-    return count(exit_costs(config, size), lambda index, _: shares[index - 1])
+    costs = exit_costs(config, size, masked is not None)
+    return count(costs, lambda index, _: shares[index - 1])
 
 
 def count_maps(costs: Sequence[Sequence[ConvCost]], maps: Sequence[ActiveMap | None]) -> list[int]:
@@ -215,5 +221,5 @@ def count_frame(network: AnytimeNetwork, image: Tensor, adaptive: bool = True) -
             size = (out.logits.shape[2], out.logits.shape[3])
             shares.append(1.0 if out.active is None else out.active.share(size))
 
-    costs = exit_costs(network.config, (image.shape[2], image.shape[3]))
+    costs = exit_costs(network.config, (image.shape[2], image.shape[3]), adaptive)
     return FrameCost(count_maps(costs, maps), shares)

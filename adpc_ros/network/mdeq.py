@@ -56,7 +56,6 @@ class Sizes:
     exit_levels: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
     size_multiple: ClassVar[int] = 32  # so that branches are exact multiples of each other
     heads: ClassVar[tuple[Heads, ...]] = (Heads.PLAIN, Heads.NONE)
-    maskable: ClassVar[bool] = False
     unrolls: ClassVar[bool] = True
 
 
@@ -65,8 +64,8 @@ SIZES = {
     for a in (
         Sizes('mdeq_small', (32, 64, 128, 256), 5, 0.05, 27, 30),
         Sizes('mdeq_xl', (88, 176, 352, 704), 6, 0.04, 26, 26),
-        Sizes('mdeq_xs', (16, 32, 64, 128), 4, 0.0, 12, 12),
-        Sizes('mdeq_tiny', (8, 16, 24, 32), 3, 0.0, 10, 10),
+        Sizes('mdeq_xs', (16, 32, 64, 128), 4, 0.05, 10, 10),
+        Sizes('mdeq_tiny', (8, 16, 24, 32), 3, 0.05, 10, 10),
     )
 }
 
@@ -79,6 +78,7 @@ class MDEQ(AnytimeNetwork):
     """
 
     ARCHITECTURES = SIZES
+    CRITERIA = ()
     HEADS = ('last_layer',)
     PRETRAINED = 'MDEQ for ImageNet of github.com/locuslab/mdeq (.pkl)'
 
@@ -164,17 +164,17 @@ class MDEQ(AnytimeNetwork):
 
         The last exit is that of the equilibrium, as in the released code: the solver runs without
         gradient, f is applied once more with it, and what the gradient is at the equilibrium is
-        solved for (:class:`ImplicitGradient`). The earlier exits decode the solver's iterates
-        as constants, with BatchNorm's running statistics: their losses train the head alone, and
-        a weight of 0 leaves exactly the released training. While ``now.unrolled``, f is applied
-        three times to a state of zeros, and all exits show what comes of that; only the last one
-        trains.
+        solved for (:func:`~adpc_ros.network.broyden.implicit_gradient`). The earlier exits decode
+        the solver's iterates as constants, with BatchNorm's running statistics: their losses
+        train the head alone, and a weight of 0 leaves exactly the released training. While
+        ``now.unrolled``, f is applied three times to a state of zeros, and all exits show what
+        comes of that; only the last one trains.
 
         :param adaptive: changes nothing.
         :param now: None, or in evaluation mode, for no dropout.
         :return: the logits of each exit, (B, K, h, w) float.
         """
-        self.check_size(image.shape[2], image.shape[3])
+        self.check_image(image)
         injection = self.stage0(self.downsample(image))
         earlier = self.config.exit_count - 1
         # The solver takes differences of nearly equal numbers: it needs float32.

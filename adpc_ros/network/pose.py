@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from adpc_ros.network.adaptivity import ActiveMap, MaskedConv2d, MaskedSequential
+from adpc_ros.network.adaptivity import ActiveMap, Criterion, MaskedConv2d, MaskedSequential
 from adpc_ros.network.exits import Heads, join_branches
 from adpc_ros.network.hrnet import SIZES as HRNET_SIZES
 from adpc_ros.network.hrnet import HRNet, Sizes
@@ -38,6 +38,7 @@ class PoseHRNet(HRNet):
     """
 
     TASK = Task.POSE
+    CRITERIA = (Criterion.PEAK_RESPONSE, Criterion.RANDOM)
     ARCHITECTURES: ClassVar[Mapping[str, Sizes]] = SIZES
     PRETRAINED = f'{HRNet.PRETRAINED}, or github.com/HRNet/HRNet-Human-Pose-Estimation'
     OUTPUTS = 1

@@ -58,7 +58,7 @@ class NetworkPlan:
         self._weight_bytes = sum(p.nbytes for p in self._network.parameters())
         self._feature_bytes = 0
         self._costs: list[list[ConvCost]] = []
-        self._size = (0, 0)  # of the image that these two are of
+        self._size, self._adaptive = (0, 0), True  # of the image that these two are of
         self._logits: Tensor | None = None
         self._times: list[StepTime] = []
         self._progress = 0
@@ -108,9 +108,10 @@ class NetworkPlan:
         x = to_input(image, self.config, self.device)
         size = (image.shape[0], image.shape[1])
         self._logits = None
-        if size != self._size:
-            self._costs = exit_costs(self.config, (x.shape[2], x.shape[3]))
-            self._size, self._feature_bytes = size, self.bytes_for(size)
+        if (size, adaptive) != (self._size, self._adaptive):
+            self._costs = exit_costs(self.config, (x.shape[2], x.shape[3]), adaptive)
+            self._size, self._adaptive = size, adaptive
+            self._feature_bytes = self.bytes_for(size)
             yield None
         times: list[StepTime] = []
         maps: list[ActiveMap | None] = []
@@ -131,8 +132,10 @@ class NetworkPlan:
                 continue
             maps.append(done.active)
             self._logits = logits = done.logits.float()
+            carried = done.logits is not done.raw_logits
             inverse = inverse_temperatures(
-                logits, self.config, done.exit_index, done.active, inverse
+                *(logits, self.config, done.exit_index),
+                *(done.active if carried else None, inverse),
             )
             cells = (logits.shape[2], logits.shape[3])
             shown = done.next_active or done.active  # at the last exit what it computed itself

@@ -205,9 +205,9 @@ def _fold(conv: MaskedConv2d, norm: nn.BatchNorm2d | None, relu: bool) -> Conv:
         shift = norm.bias.detach().cpu().double() - norm.running_mean.cpu().double() * scale
         weight, bias = weight * scale.view(-1, 1, 1, 1), bias * scale
     taps, window = None, 0
-    if hasattr(conv, 'square_dis'):
+    if conv.window_cells:
         taps = _taps_that_matter(fill_taps(conv.Lambda.detach(), conv.square_dis).cpu().float())
-        window = conv.square_dis.numel()
+        window = conv.window_cells
     depthwise = conv.groups > 1
     if depthwise and not conv.groups == conv.in_channels == conv.out_channels:
         raise ValueError(f'expected a plain or a depthwise convolution, got {conv}')

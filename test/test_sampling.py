@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks that are predicted from features are learnt softly and used as ones and zeros."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import random_image, random_network
+from PIL import Image
+from samples import write_sample
+from shared import ROOT, camvid
+
+from adpc_ros.__main__ import main
+from adpc_ros.labels import CAMVID
+from adpc_ros.learning.config import TrainConfig, read_config
+from adpc_ros.learning.datasets import CamVid
+from adpc_ros.learning.train import train
+from adpc_ros.network import checkpoint
+from adpc_ros.network.adaptivity import (
+    ActiveMap,
+    Adaptivity,
+    Criterion,
+    MaskedConv2d,
+    active_positions,
+)
+from adpc_ros.network.anytime import TrainingStep
+from adpc_ros.network.exits import Heads
+from adpc_ros.network.families import NetworkConfig, build_network, with_adaptivity
+from adpc_ros.network.layers import resize
+from adpc_ros.network.macs import GI, count_frame, count_shares
+from adpc_ros.network.sampling import PredictedMap, SampledHRNet, SoftMap, logistic_noise
+from adpc_ros.runtime.images import to_input
+from adpc_ros.runtime.make_plan import make_plan
+from adpc_ros.runtime.network_plan import NetworkPlan
+
+MASKS = Adaptivity(Criterion.PREDICTED)
+NAME = 'hrnet_tiny_sampled'
+
+
+def sampled(seed: int = 0, masks: Adaptivity | None = MASKS) -> SampledHRNet:
+    network = random_network(seed, adaptivity=masks, architecture=NAME)
+    assert isinstance(network, SampledHRNet)
+    with torch.no_grad():  # half of the positions after each exit
+        for index in (1, 2, 3):
+            features = list(network.exits(random_image(64, 96)))[index - 1].features
+            middle = network.predict(index, features).median()
+            network.get_parameter(f'mask{index}.bias').sub_(middle)
+    return network
+
+
+def test_a_soft_map_mixes_what_is_computed_with_the_interpolation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, logits = (torch.randn(1, c, 6, 8, generator=generator).double() for c in (3, 1))
+    conv = MaskedConv2d(3, 4, 3, bias=True, window=5).double()
+    soft = SoftMap(logits, torch.zeros_like(logits), 0.5)
+    m = 1 / (1 + (-2 * logits).exp())
+    f = m * conv(x)
+    row = torch.exp(-9.0 * torch.arange(-2, 3).double() ** 2)
+    window = torch.outer(row, row)
+    window[2, 2] = 0
+    total = float(window.sum()) + 1e-5
+    fill = torch.nn.functional.conv2d(f.transpose(0, 1), window[None, None] / total, padding=2)
+    expected = f + (1 - m) * fill.transpose(0, 1)
+    torch.testing.assert_close(conv(x, soft), expected, rtol=1e-6, atol=1e-9)
+    half = soft.at((3, 4))
+    torch.testing.assert_close(half, torch.sigmoid(2 * resize(logits, (3, 4))))
+    assert soft.share((3, 4)) == pytest.approx(half.mean().item())
+
+
+def test_at_the_last_temperature_soft_masks_are_nearly_those_of_inference() -> None:
+    logits = 4 * torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    hard, soft = PredictedMap(logits, 0.5), SoftMap(logits, torch.zeros_like(logits), 0.03)
+    for size in ((16, 16), (8, 8), (4, 4)):
+        clear = resize(logits, size).abs() > 0.3
+        assert clear.float().mean() > 0.7
+        difference = (soft.at(size) - hard.at(size).float()).abs()
+        assert difference[clear].max() < 1e-4
+
+
+def test_the_noise_of_an_image_depends_on_its_seed_alone_and_is_logistic() -> None:
+    def draw(*seeds: int) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return logistic_noise(torch.empty(len(seeds), 1, 64, 64), generators)
+
+    assert torch.equal(draw(3, 5)[1], draw(5)[0])
+    assert not torch.equal(draw(3), draw(5))
+    noise = draw(*range(8))
+    assert noise.mean() == pytest.approx(0.0, abs=0.05)
+    assert noise.var().item() == pytest.approx(math.pi**2 / 3, rel=0.05)
+
+
+def test_masks_are_logits_at_least_0_and_nothing_is_carried_over() -> None:
+    network = sampled()
+    with torch.inference_mode():
+        exits = list(network.exits(random_image(64, 96)))
+        for before, out in zip(exits, exits[1:]):
+            logits = network.predict(before.exit_index, before.features)
+            assert logits.shape == (1, 1, 16, 24)
+            assert out.active is before.next_active is not None
+            for size in ((16, 24), (8, 12), (4, 6)):
+                assert torch.equal(out.active.at(size), resize(logits, size) >= 0)
+            assert 0.05 < out.active.share((16, 24)) < 0.95
+            assert out.logits is out.raw_logits
+        dense = list(network.exits(random_image(64, 96), adaptive=False))
+    assert all(out.active is None for out in dense)
+    assert not torch.equal(dense[-1].logits, exits[-1].logits)
+
+
+def test_the_threshold_is_the_probability_from_which_on_a_position_is_computed() -> None:
+    logits = torch.tensor([-2.0, 0.0, 2.0]).view(1, 1, 1, 3)
+    for threshold, active in ((0.0, 3), (0.1, 3), (0.5, 2), (0.8, 1), (0.9, 0), (1.0, 0)):
+        assert int(PredictedMap(logits, threshold).at((1, 3)).sum()) == active
+
+
+@pytest.mark.parametrize('done', [0.0, 0.5, 1.0])
+def test_the_penalty_is_the_share_that_is_computed_late_exits_more(
+    done: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        'adpc_ros.network.sampling.logistic_noise', lambda like, _: torch.zeros_like(like)
+    )
+    network = build_network(NetworkConfig(NAME, class_count=11, adaptivity=MASKS))
+    learnt = network.learn(random_image(64, 96), True, TrainingStep(0, (1,), done=done))
+    share = 1 / (1 + math.exp(-3.0 / 0.03**done))  # of a weight of 0 and a bias of 3
+    expected = (1 / 3 + 2 / 3 + 1) * share
+    assert learnt.penalty.item() == pytest.approx(expected, rel=1e-5)
+    assert [tuple(o.shape) for o in learnt.outputs] == [(1, 11, 16, 24)] * 4
+    for without in (
+        network.learn(random_image(64, 96), False),
+        network.learn(random_image(64, 96)),
+    ):
+        assert without.penalty == 0.0
+
+
+def test_gradients_of_the_penalty_and_of_the_losses_reach_the_predictors() -> None:
+    network = sampled().train()
+    learnt = network.learn(
+        random_image(64, 96).expand(2, -1, -1, -1), True, TrainingStep(0, (1, 2))
+    )
+    for what in (learnt.penalty, learnt.outputs[-1].square().mean()):
+        network.zero_grad()
+        torch.autograd.backward(what, retain_graph=True)
+        for index in (1, 2, 3):
+            predictor = network.get_submodule(f'mask{index}')
+            assert isinstance(predictor, MaskedConv2d) and predictor.bias is not None
+            for parameter in (predictor.weight, predictor.bias):
+                assert parameter.grad is not None and parameter.grad.abs().max() > 0
+
+
+def test_the_plan_gives_what_the_network_gives_and_counts_what_it_computes() -> None:
+    network = sampled()
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    plan = make_plan(network)
+    assert isinstance(plan, NetworkPlan)
+    image = to_input(picture, network.config, torch.device('cpu'))
+    plain = NetworkConfig('hrnet_tiny', class_count=11)
+    for adaptive in (True, False):
+        with torch.inference_mode():
+            exits = list(network.exits(image, adaptive))
+        macs, shares = count_frame(network, image, adaptive)
+        done = [each for each in plan.segment(picture, adaptive) if each is not None]
+        assert torch.equal(plan.logits(), exits[-1].logits)
+        assert [each.macs for each in done] == macs
+        assert [each.active_share for each in done[:-1]] == pytest.approx(shares[1:])
+        if not adaptive:
+            assert macs == count_shares(plain, (64, 96))
+            continue
+        # as for ADP-C at the same shares, and the predictors at all positions
+        maps = [exits[i].active for i in range(4)]
+        config = NetworkConfig('hrnet_tiny', class_count=11, adaptivity=Adaptivity())
+        masked = random_network(0, adaptivity=config.adaptivity)
+        with torch.inference_mode():
+            given = [ActiveMap(each.at((16, 24))) for each in maps[1:] if each is not None]
+            assert len(list(masked.exits(image, active_maps=given))) == 4
+        first = count_shares(plain, (64, 96))[0]
+        assert macs[0] == first + 9 * 32 * 16 * 24
+        assert macs[-1] < count_shares(plain, (64, 96))[-1]
+    counted = count_shares(
+        NetworkConfig(NAME, class_count=11, adaptivity=MASKS), (64, 96), (0.2, 0.4, 0.6)
+    )
+    expected = count_shares(
+        NetworkConfig('hrnet_tiny', class_count=11, adaptivity=Adaptivity()),
+        (64, 96),
+        (0.2, 0.4, 0.6),
+    )
+    widths = np.cumsum([32, 4 + 8, 4 + 8 + 16, 0])
+    assert counted == [n + 9 * width * 16 * 24 for n, width in zip(expected, widths.tolist())]
+
+
+def test_other_masks_are_refused_here_and_these_elsewhere() -> None:
+    with pytest.raises(
+        ValueError, match=r'tiny_sampled .*: expected criterion predicted, got ent'
+    ):
+        NetworkConfig(NAME, adaptivity=Adaptivity(Criterion.ENTROPY))
+    with pytest.raises(ValueError, match='expected criterion max_probability.*got predicted'):
+        NetworkConfig('hrnet_tiny', adaptivity=MASKS)
+    with pytest.raises(ValueError, match=r'in \[0, 1.0\] for predicted'):
+        Adaptivity(Criterion.PREDICTED, (1.5,))
+    with pytest.raises(ValueError, match='class scores do not say'):
+        active_positions(torch.zeros(1, 2, 1, 1), Criterion.PREDICTED, 0.5)
+
+
+@pytest.mark.parametrize('masks', [MASKS, None])
+def test_weights_are_kept_with_predictors_whether_or_not_they_are_used(
+    masks: Adaptivity | None, tmp_path: Path
+) -> None:
+    network = sampled(3, masks)
+    checkpoint.save(tmp_path / 'w.safetensors', network, CAMVID, {})
+    loaded = checkpoint.load(tmp_path / 'w.safetensors').network
+    image = random_image(64, 96)
+    with torch.inference_mode():
+        for a, b in zip(loaded(image), network(image)):
+            assert torch.equal(a, b)
+        wide = with_adaptivity(network, Adaptivity(Criterion.PREDICTED, (0.5,), 9))
+        assert torch.equal(
+            wide.get_parameter('mask2.weight'), network.get_parameter('mask2.weight')
+        )
+
+
+def test_the_base_network_predicts_nothing() -> None:
+    network = build_network(NetworkConfig(NAME, Heads.NONE, 11))
+    assert not [name for name in network.state_dict() if name.startswith(('mask', 'exit'))]
+
+
+@pytest.mark.parametrize('name', ['cityscapes_w48_sampled', 'camvid_sampled'])
+def test_the_recipes_are_the_papers(name: str) -> None:
+    config = read_config(ROOT / 'config' / 'train' / f'{name}.yaml')
+    assert config.exit_weights == (0.5, 0.5, 0.5, 1.0) and config.adaptive_from == 0
+    network = checkpoint.config_from_dict(config.network)
+    assert network.architecture.endswith('_sampled')
+    assert network.adaptivity == Adaptivity(Criterion.PREDICTED, (0.5,) * 3)
+
+
+def test_it_overfits_a_handful_of_images_and_is_evaluated(tmp_path: Path) -> None:
+    samples = CamVid(camvid('train'))
+    for i in (0, 150, 300):
+        image, label = (Image.fromarray(part) for part in samples[i][:2])
+        small = (image.resize((128, 96), 2), label.resize((128, 96), 0))
+        write_sample(tmp_path / 'train', f'0001TP_{i:06}', *(np.asarray(part) for part in small))
+    data = f'camvid:{tmp_path / "train"}'
+    train(
+        TrainConfig(
+            network={'architecture': NAME, 'adaptivity': {'criterion': 'predicted'}},
+            data=data,
+            validation=data,
+            output=str(tmp_path / 'run'),
+            epochs=100,
+            batch_size=3,
+            crop=(96, 128),
+            scales=(1.0, 1.0),
+            colour=0.0,
+            learning_rate=0.01,
+            class_balance=0.0,
+            exit_weights=(0.5, 0.5, 0.5, 1.0),
+            sparsity_weight=0.5,
+            norm_batches=4,
+            evaluate_every=100,
+        )
+    )
+    weights, file = str(tmp_path / 'run' / 'best.safetensors'), tmp_path / 'result.json'
+    command = ['evaluate', '--weights', weights, '--data', data, '--json', str(file)]
+    assert main(command) == 0
+    result = json.loads(file.read_text())
+    assert result['miou'][-1] > 0.25, 'one class everywhere has 0.05'
+    assert max(result['masked_share']) > 0.02
+    assert result['masked_accuracy'] == []
+    config = NetworkConfig(NAME, class_count=11, adaptivity=MASKS)
+    dense = count_shares(config, (96, 128), (0.0, 0.0, 0.0))
+    assert result['gimac'][-1] < dense[-1] / GI
