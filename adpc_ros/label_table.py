@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adpc_ros.image_files import Label, read_label
-from adpc_ros.labels import CAMVID, CITYSCAPES, IGNORE_ID, ClassSet, Colour
+from adpc_ros.labels import CAMVID, CITYSCAPES, IGNORE_ID, PASCAL_CONTEXT, ClassSet, Colour
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,6 +76,11 @@ CITYSCAPES_FORMS: Mapping[str, LabelValues] = {
     ),
     'labelTrainIds': LabelValues({i: i for i in range(CITYSCAPES.count)}),
 }
+
+#: PASCAL-Context's label files as usually converted: 0 is background, classes count from 1.
+PASCAL_CONTEXT_VALUES = LabelValues(
+    {i + 1: i for i in range(PASCAL_CONTEXT.count)}, unlabelled=frozenset({0})
+)
 
 
 class LabelTable:

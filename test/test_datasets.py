@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from samples import blocks, write_sample, write_tree
 from shared import camvid
 
 from adpc_ros.labels import CAMVID, CITYSCAPES, IGNORE_ID, ClassSet
-from adpc_ros.learning.datasets import CamVid, Cityscapes, open_samples
+from adpc_ros.learning.datasets import CamVid, Cityscapes, PascalContext, open_samples
 from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network import checkpoint
 
@@ -181,6 +182,29 @@ def test_a_scale_counts_in_the_digest(tmp_path: Path) -> None:
     assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
+def test_classes_of_pascal_context_count_from_1_in_its_files(tmp_path: Path) -> None:
+    for folder in ('JPEGImages', 'SegmentationClassContext', 'ImageSets/SegmentationContext'):
+        (tmp_path / folder).mkdir(parents=True)
+    label = np.array([[0, 1, 59, 255]], np.uint8)
+    Image.fromarray(np.zeros((1, 4, 3), np.uint8)).save(tmp_path / 'JPEGImages/2008_000002.jpg')
+    Image.fromarray(label).save(tmp_path / 'SegmentationClassContext/2008_000002.png')
+    names = tmp_path / 'ImageSets/SegmentationContext/val.txt'
+    names.write_text('2008_000002\n')
+    (tmp_path / 'JPEGImages/2008_000003.jpg').touch()  # of another split
+    samples = PascalContext(tmp_path / 'val')
+    assert samples.classes.count == 59 and len(samples) == 1
+    np.testing.assert_array_equal(samples[0].label, [[255, 0, 58, 255]])
+    names.write_text('2008_000002\n2008_000003\n')
+    missing = re.escape(str(tmp_path / 'SegmentationClassContext/2008_000003.png'))
+    with pytest.raises(ValueError, match=f'val.txt: expected {missing}, which is missing'):
+        PascalContext(tmp_path / 'val')
+    names.write_text('')
+    with pytest.raises(ValueError, match='expected names of images'):
+        PascalContext(tmp_path / 'val')
+    with pytest.raises(FileNotFoundError, match='train.txt'):
+        PascalContext(tmp_path / 'train')
+
+
 @pytest.mark.parametrize('kind', ['cityscapes', 'folder'])
 def test_a_broken_file_is_named(tmp_path: Path, kind: str) -> None:
     if kind == 'cityscapes':
@@ -226,7 +250,7 @@ def test_a_wrong_choice_says_what(tmp_path: Path, choice: str, message: str) -> 
 
 
 def test_another_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match='expected camvid:FOLDER, cityscapes:FOLDER, folder:'):
+    with pytest.raises(ValueError, match='expected camvid:FOLDER, cityscapes:FOLDER, '):
         open_samples('kitti:somewhere')
 
 

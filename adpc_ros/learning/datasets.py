@@ -8,8 +8,8 @@ from pathlib import Path
 
 from adpc_ros.class_file import find_class_file, read_classes
 from adpc_ros.image_files import LabelFolder, images_of, labels_beside, list_images
-from adpc_ros.label_table import CITYSCAPES_FORMS, LabelTable
-from adpc_ros.labels import CAMVID, CITYSCAPES
+from adpc_ros.label_table import CITYSCAPES_FORMS, PASCAL_CONTEXT_VALUES, LabelTable
+from adpc_ros.labels import CAMVID, CITYSCAPES, PASCAL_CONTEXT
 from adpc_ros.learning.choices import chosen_images, parts_of
 from adpc_ros.learning.labelled_images import LabelledImages
 
@@ -88,6 +88,40 @@ class Cityscapes(LabelledImages):
         super().__init__(list(zip(images, forms[form])), table)
 
 
+class PascalContext(LabelledImages):
+    """
+    PASCAL-Context with 59 classes, beside the images of PASCAL VOC 2010.
+
+    Labels are PNG with 1 to 59 for the classes and 0 for background, which is unlabelled, as the
+    usual converters write them. Source: Mottaghi et al. 2014.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        """
+        List the images of a split.
+
+        :param root: the folder of VOC 2010 and the split, as ``/data/VOC2010/train``.
+        :raises FileNotFoundError: if the list of the split is missing.
+        :raises ValueError: if the list names no images, or an image or a label is missing.
+        """
+        base, split = Path(root).parent, Path(root).name
+        listed = base / 'ImageSets' / 'SegmentationContext' / f'{split}.txt'
+        names = listed.read_text().split()
+        if not names:
+            raise ValueError(f'{listed}: expected names of images, one a line, got none')
+        pairs = [
+            (
+                base / 'JPEGImages' / f'{name}.jpg',
+                base / 'SegmentationClassContext' / f'{name}.png',
+            )
+            for name in names
+        ]
+        for path in (path for pair in pairs for path in pair):
+            if not path.is_file():
+                raise ValueError(f'{listed}: expected {path}, which is missing')
+        super().__init__(pairs, LabelTable(PASCAL_CONTEXT, PASCAL_CONTEXT_VALUES))
+
+
 class Folder(LabelledImages):
     """Anything else: images, label PNGs and ``classes.yaml``, as docs/data.md describes it."""
 
@@ -111,9 +145,10 @@ class Folder(LabelledImages):
         super().__init__(_pairs(root), table)
 
 
-DATA_SETS: dict[str, type[CamVid | Cityscapes | Folder]] = {
+DATA_SETS: dict[str, type[CamVid | Cityscapes | PascalContext | Folder]] = {
     'camvid': CamVid,
     'cityscapes': Cityscapes,
+    'pascal_context': PascalContext,
     'folder': Folder,
 }
 
