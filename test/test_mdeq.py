@@ -142,7 +142,7 @@ def linear(seed: int, size: int = 6) -> tuple[Tensor, Tensor]:
     return 0.8 * a / torch.linalg.matrix_norm(a, 2)[:, None, None], b
 
 
-def solve(a: Tensor, b: Tensor, iterations: int, tolerance: float = 1e-12) -> list[Broyden]:
+def solve(a: Tensor, b: Tensor, iterations: int, tolerance: float = 1e-12) -> Broyden:
     def equations(x: Tensor) -> Tensor:
         return torch.einsum('bij,bj->bi', a, x) + b - x
 
@@ -236,7 +236,7 @@ def test_the_implicit_gradient_is_that_of_all_evaluations(
 # exits and what they cost
 
 
-def test_exits_decode_the_iterates_of_one_run(tmp_path: Path) -> None:
+def test_exits_decode_the_iterates_of_one_run() -> None:
     network = equilibrium_network(1)
     image = random_image(64, 96)
     steps = list(network.steps(image))
@@ -308,7 +308,7 @@ def test_numbers_that_overflow_give_no_mask() -> None:
         list(plan.segment(np.zeros((64, 64, 3), np.uint8)))
 
 
-def test_what_it_cannot_do_is_refused() -> None:
+def test_what_it_cannot_do_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match='no adaptivity: every exit of mdeq_tiny computes all'):
         NetworkConfig('mdeq_tiny', adaptivity=Adaptivity())
     with pytest.raises(ValueError, match='expected heads plain or none, got redesigned'):
@@ -319,6 +319,11 @@ def test_what_it_cannot_do_is_refused() -> None:
             call(torch.zeros(1, 3, 64, 80))
         with pytest.raises(ValueError, match=r'expected a \(B, 3, H, W\) image'):
             call(torch.zeros(3, 64, 64))
+    with pytest.raises(ValueError, match='last is above 0: the earlier exits of mdeq_tiny train'):
+        recipe(Path('a'), Path('b'), exit_weights=(1, 1, 1, 0))
+    command = ['convert', 'a.pth', 'b.safetensors', '--network', 'mdeq_tiny', '--threshold', '.9']
+    assert main(command) == 2
+    assert 'and not mdeq_tiny, which has none' in capsys.readouterr().err
     maps = [ActiveMap(torch.ones(1, 1, 16, 16, dtype=torch.bool))] * 3
     with pytest.raises(ValueError, match='mdeq_tiny masks nothing'):
         next(network.steps(torch.zeros(1, 3, 64, 64), True, maps))
@@ -455,9 +460,7 @@ def test_training_resumes_to_the_same_bits_across_the_end_of_unrolling(
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_it_learns_a_handful_of_camvid_images(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_learns_a_handful_of_camvid_images(tmp_path: Path) -> None:
     samples = CamVid(camvid('train'))
     for i in (0, 150, 300):
         image, label = (Image.fromarray(part) for part in samples[i][:2])

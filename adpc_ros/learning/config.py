@@ -281,6 +281,11 @@ class TrainConfig:
             raise ValueError(
                 f'expected exit_weights for {exits} exits, got {len(self.exit_weights)}'
             )
+        if known is not None and known.unrolls and self.exit_weights and not self.exit_weights[-1]:
+            raise ValueError(
+                f'expected exit_weights whose last is above 0: the earlier exits of {known.name} '
+                f'train its head alone, got {list(self.exit_weights)}'
+            )
         for key in ('exit_weights', 'class_weights'):
             weights: tuple[float, ...] | None = getattr(self, key)
             if weights is not None and not _are_weights(weights):
