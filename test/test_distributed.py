@@ -171,11 +171,12 @@ VARIANTS = {
     'poses': {
         'network': {
             'architecture': 'pose_hrnet_tiny',
-            'adaptivity': {'criterion': 'peak_response', 'thresholds': [0.0]},
+            'adaptivity': {'criterion': 'peak_response', 'thresholds': [1e-4]},
         },
         'batch_size': 4,
         'accumulate': 2,
-        'optimizer': 'adam',
+        'optimizer': 'sgd',  # Adam makes steps of what is rounding, before BatchNorm
+        'learning_rate': 0.05,
         'rotation': 30.0,
     },
 }
