@@ -26,7 +26,7 @@ from std_msgs.msg import Header
 from adpc_ros.labels import CAMVID
 from adpc_ros.msg import SegmentationStatus, Urgency
 from adpc_ros.network import checkpoint
-from adpc_ros.network.adaptivity import Adaptivity
+from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.families import NetworkConfig, build_network
 from adpc_ros.network.worth import Worth
 
@@ -53,6 +53,17 @@ def equilibrium_weights(folder: Path) -> Path:
     (folder / 'mdeq').mkdir()
     path = folder / 'mdeq' / 'tiny.safetensors'
     checkpoint.save(path, equilibrium_network(), CAMVID, {'licence': 'none'})
+    return path
+
+
+@pytest.fixture(scope='module')
+def sampled_weights(folder: Path) -> Path:
+    """The same of one whose masks are predicted from features."""
+    (folder / 'sampled').mkdir()
+    path = folder / 'sampled' / 'tiny.safetensors'
+    masks = Adaptivity(Criterion.PREDICTED)
+    network = random_network(adaptivity=masks, architecture='hrnet_tiny_sampled')
+    checkpoint.save(path, network, CAMVID, {'licence': 'none'})
     return path
 
 
@@ -90,7 +101,7 @@ def settle(client: Client, received: int) -> SegmentationStatus:
     return client.statuses[-1]
 
 
-@pytest.mark.parametrize('network', ['weights', 'equilibrium_weights'])
+@pytest.mark.parametrize('network', ['weights', 'sampled_weights', 'equilibrium_weights'])
 def test_every_frame_yields_mask_confidence_and_status_with_its_header(
     client: Client, folder: Path, network: str, request: pytest.FixtureRequest
 ) -> None:

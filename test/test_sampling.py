@@ -38,8 +38,8 @@ MASKS = Adaptivity(Criterion.PREDICTED)
 NAME = 'hrnet_tiny_sampled'
 
 
-def sampled(seed: int = 0, masks: Adaptivity | None = MASKS) -> SampledHRNet:
-    network = random_network(seed, adaptivity=masks, architecture=NAME)
+def sampled(seed: int = 0) -> SampledHRNet:
+    network = random_network(seed, adaptivity=MASKS, architecture=NAME)
     assert isinstance(network, SampledHRNet)
     with torch.no_grad():  # half of the positions after each exit
         for index in (1, 2, 3):
@@ -205,21 +205,28 @@ def test_other_masks_are_refused_here_and_these_elsewhere() -> None:
         active_positions(torch.zeros(1, 2, 1, 1), Criterion.PREDICTED, 0.5)
 
 
-@pytest.mark.parametrize('masks', [MASKS, None])
-def test_weights_are_kept_with_predictors_whether_or_not_they_are_used(
-    masks: Adaptivity | None, tmp_path: Path
-) -> None:
-    network = sampled(3, masks)
+def test_weights_are_kept_with_their_predictors(tmp_path: Path) -> None:
+    network = sampled(3)
     checkpoint.save(tmp_path / 'w.safetensors', network, CAMVID, {})
     loaded = checkpoint.load(tmp_path / 'w.safetensors').network
     image = random_image(64, 96)
     with torch.inference_mode():
         for a, b in zip(loaded(image), network(image)):
             assert torch.equal(a, b)
-        wide = with_adaptivity(network, Adaptivity(Criterion.PREDICTED, (0.5,), 9))
-        assert torch.equal(
-            wide.get_parameter('mask2.weight'), network.get_parameter('mask2.weight')
-        )
+    wide = with_adaptivity(network, Adaptivity(Criterion.PREDICTED, (0.5,), 9))
+    assert torch.equal(wide.get_parameter('mask2.weight'), network.get_parameter('mask2.weight'))
+
+
+@pytest.mark.parametrize('heads', [Heads.REDESIGNED, Heads.NONE])
+def test_without_masks_it_is_hrnet(heads: Heads) -> None:
+    network, plain = (
+        build_network(NetworkConfig(name, heads, 11)).eval() for name in (NAME, 'hrnet_tiny')
+    )
+    network.load_state_dict(plain.state_dict())
+    image = random_image(64, 96)
+    with torch.inference_mode():
+        for a, b in zip(network(image), plain(image), strict=True):
+            assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize(
@@ -235,11 +242,6 @@ def test_a_weight_of_sparsity_is_for_these_networks(changes: dict[str, Any], mes
     assert TrainConfig(**values).sparsity_weight == 0.5
     with pytest.raises(ValueError, match=message):
         TrainConfig(**values | changes)
-
-
-def test_the_base_network_predicts_nothing() -> None:
-    network = build_network(NetworkConfig(NAME, Heads.NONE, 11))
-    assert not [name for name in network.state_dict() if name.startswith(('mask', 'exit'))]
 
 
 @pytest.mark.parametrize('name', ['cityscapes_w48_sampled', 'camvid_sampled'])

@@ -78,7 +78,7 @@ class SoftMap(ActiveMap):
 
 
 class SampledHRNet(HRNet):
-    """HRNet whose masks are predicted from features; with adaptivity None it is as HRNet."""
+    """HRNet whose masks are predicted from features; with adaptivity None it is HRNet."""
 
     ARCHITECTURES: ClassVar[Mapping[str, Sizes]] = SIZES
     CRITERIA = (Criterion.PREDICTED,)
@@ -91,9 +91,11 @@ class SampledHRNet(HRNet):
         :param config: the configuration; kept as ``self.config``.
         """
         super().__init__(config)
+        if config.adaptivity is None:
+            return
         sizes = self.ARCHITECTURES[config.architecture]
         widths = (4 * sizes.stem_width, *(sum(sizes.widths[:n]) for n in (2, 3)))
-        for index, width in enumerate(widths[: config.exit_count - 1], start=1):
+        for index, width in enumerate(widths, start=1):
             predictor = MaskedConv2d(width, 1, 3, bias=True)  # never masked itself
             assert predictor.bias is not None
             nn.init.zeros_(predictor.weight)
@@ -127,8 +129,7 @@ class SampledHRNet(HRNet):
                 return ActiveMap(active_maps[index - 1].at(size))
             if adaptivity is None:
                 return None
-            (threshold,) = adaptivity.thresholds[index - 1 : index]
-            return PredictedMap(self.predict(index, features), threshold)
+            return PredictedMap(self.predict(index, features), adaptivity.thresholds[index - 1])
 
         return self._gated(image, gate)
 
