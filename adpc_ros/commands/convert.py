@@ -125,12 +125,11 @@ def _config(
 
     heads: Any = Heads(options.heads) if options.heads else None  # the family's own
     adaptivity = None
-    known = CRITERIA.get(options.network)
-    maskable = known is None or len(known) > 0  # an unknown one is refused below
-    if maskable and not options.no_masks and heads is not Heads.NONE:
+    default = default_adaptivity(options.network)
+    if default is not None and not options.no_masks and heads is not Heads.NONE:
         adaptivity = own and own.network.config.adaptivity
-        if adaptivity is None or adaptivity.criterion not in (known or ()):
-            adaptivity = default_adaptivity(options.network)
+        if adaptivity is None or adaptivity.criterion not in CRITERIA.get(options.network, ()):
+            adaptivity = default
         if options.backbone_only:  # of heads that are not taken over
             adaptivity = replace(adaptivity, class_thresholds=())
         if options.threshold is not None:
@@ -140,7 +139,7 @@ def _config(
     elif options.threshold is not None or options.window is not None or options.add_masks:
         raise ValueError(
             '--threshold, --window and --add-masks need masks: no --no-masks, no --heads none'
-            + ('' if maskable else f', and not {options.network}, which has none')
+            + ('' if default else f', and not {options.network}, which has none')
         )
     if TASKS.get(options.network) not in (None, Task.SEGMENTATION):  # an unknown one is refused
         raise ValueError(
