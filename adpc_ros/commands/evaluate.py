@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from adpc_ros.network.checkpoint import Checkpoint
 
 _OPTIONS = (  # of segmentation alone
-    *('against', 'figures', 'fps', 'horizon'),
-    *('criterion', 'threshold', 'window', 'sweep'),
+    *('against', 'figures', 'fps', 'horizon', 'criterion', 'sweep'),
 )
 _PANELS = 4
 # figures: file of a plot of accuracy, what is on its axis, and where that is in the result

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adpc_ros.commands import evaluate_sweep
 from adpc_ros.commands.options import (
     check_outputs,
     folder_of,
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
     check_outputs(
         {'--json': options.json}, [options.weights, Path(folder).parent if folder else None]
     )
+    chosen = evaluate_sweep.choices(options)
     people = open_people(options.data, judged=True)
     loaded = checkpoint.load(options.weights, Task.POSE)
     if loaded.classes != people.classes:
@@ -56,14 +58,20 @@ def run(options: argparse.Namespace) -> None:
             f'got those of {loaded.classes.name}'
         )
     edges = options.size or _SIZE
-    loaded.network.check_size(*edges)
+    network = evaluate_sweep.with_choice(loaded.network, chosen)
+    network.check_size(*edges)
     use_threads(options.threads)
-    result = evaluate_poses(loaded.network, people, edges, not options.no_masks, options.flip_test)
+    result = evaluate_poses(network, people, edges, not options.no_masks, options.flip_test)
+    masks = network.config.adaptivity
+    described = None if masks is None or options.no_masks else masks.described
     print(f'{loaded.identity} on {len(people)} people of {options.data}')
+    if any(chosen):
+        print(f"masks, not the weights' own: {described}")
     numbers = {
         'network': loaded.identity,
         'size': list(edges),
         'flip_test': options.flip_test,
+        'masks': described,
         **_numbers(result),
     }
     _print(numbers)
