@@ -55,7 +55,7 @@ def test_hrnets_form_is_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(people.image(index), figure.image)
     write_hrnet(tmp_path, 'train', FIGURES[:1], truth=False)
     assert open_people(f'mpii:{tmp_path}/train').people[0].truth is None
-    with pytest.raises(ValueError, match='expected the boxes of the heads in .*/gt_train.mat'):
+    with pytest.raises(ValueError, match='judge 1 of 1 people by: .*/gt_train.mat'):
         open_people(f'mpii:{tmp_path}/train', judged=True)
     assert people.digest() != open_people(f'mpii:{tmp_path}/train').digest()
 
@@ -78,19 +78,22 @@ def test_the_published_form_gives_the_same_people(
         (names[2], rect_of(c, scale=np.array([])), 1),
         (names[2], rect_of(c, annopoints=one_joint), 1),  # a single point
         (names[3], rect_of(d, x1=None), 1),  # no box of the head
+        (names[3], rect_of(d, x1=1, x2=1, y1=2, y2=2), 1),
     ]
     (tmp_path / folder).mkdir(exist_ok=True)
     write_published(tmp_path / folder, rects)
     people = open_people(f'mpii:{tmp_path}/train')
-    assert [p.image.name for p in people.people] == [names[i] for i in (0, 1, 1, 2, 3)]
+    assert [p.image.name for p in people.people] == [names[i] for i in (0, 1, 1, 2, 3, 3)]
     for person, figure in zip(people.people, (a, b, c)):
         assert_is(person, figure, tmp_path)
     assert people.people[3].joints.known.sum() == 1
-    assert people.people[4].truth is None
+    assert [p.truth for p in people.people[4:]] == [None, None]
     assert '2 people without joints' in caplog.text
     assert '2 people without position or scale' in caplog.text
     chosen = open_people(f'mpii:{tmp_path}/train?without={names[3][:-4]}', judged=True)
     assert len(chosen) == 4
+    with pytest.raises(ValueError, match='judge 2 of 6 people by: .*_u12_1.mat'):
+        open_people(f'mpii:{tmp_path}/train', judged=True)
 
 
 def test_people_are_chosen_by_their_images(tmp_path: Path) -> None:
@@ -163,8 +166,15 @@ def test_a_file_of_another_form_is_named(tmp_path: Path, content: bytes, message
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'pos_gt_src': np.ones((16, 2, 3))}, r'pos_gt_src \(16, 2, 2\), got \(16, 2, 3\)'),
-        ({'headboxes_src': 'a'}, r'headboxes_src \(2, 2, 2\), got \(1,\)'),
+        ({'pos_gt_src': np.ones((16, 2, 3))}, r'\(16, 2, 2\) as pos_gt_src, got \(16, 2, 3\)'),
+        ({'headboxes_src': 'a'}, r'\(2, 2, 2\) as headboxes_src, got \(1,\)'),
+        ({'headboxes_src': np.array(['abcdefgh'] * 8)}, 'as headboxes_src, got .* of <U'),
+        ({'headboxes_src': np.ones((2, 2, 2))}, 'person 0: .* a diagonal above 0, got 0'),
+        (
+            {'headboxes_src': np.full((2, 2, 2), np.nan)},
+            'person 0: .* above 0, got nan',
+        ),
+        ({'pos_gt_src': np.full((16, 2, 2), np.inf)}, 'person 0: expected finite places'),
         ({'dataset_joints': np.array([['head', 'rank']], object)}, 'head as joint 9, got 0'),
         (None, 'cannot read .* expected a MATLAB file'),
     ],
@@ -304,9 +314,10 @@ def test_a_mirrored_window_finds_the_same_places() -> None:
     found = unmirrored(targets(mirrored, (16, 16))[None], MIRRORED)[0].numpy()
     off = peaks(found) - places.numpy()
     assert np.abs(off).max() <= 4 and abs(off.mean()) < 0.6  # unmoved it would be 3 pixels off
-    names = [JOINTS.names[i] for i in MIRRORED]
-    swapped = [n.translate({}).replace('left', '*').replace('right', 'left') for n in JOINTS.names]
-    assert names == [n.replace('*', 'right') for n in swapped]
+    sides = {'left': 'right', 'right': 'left'}
+    words = [name.split() for name in JOINTS.names]
+    swapped = [' '.join(sides.get(word, word) for word in each) for each in words]
+    assert swapped == [JOINTS.names[i] for i in MIRRORED]
 
 
 # loss

@@ -24,6 +24,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from adpc_ros.labels import CAMVID
+from adpc_ros.learning.people import JOINTS
 from adpc_ros.msg import SegmentationStatus, Urgency
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
@@ -396,6 +397,7 @@ def test_an_interrupt_ends_the_node_cleanly_in_mid_frame(
     [
         ('missing', 'weights not found'),
         ('corrupt', 'expected a safetensors file'),
+        ('pose', 'expected a network for segmentation, got pose_hrnet_tiny'),
         ('device', 'CUDA is not available'),
         ('device', 'device cuda: CUDA has not been run'),
         ('xpu', "adpc_ros: device: expected cpu, cuda or cuda:N, got 'abacus'\n"),
@@ -416,6 +418,10 @@ def test_what_is_wrong_at_the_start_is_said_and_ends_the_node(
     elif fault == 'corrupt':
         path = folder / 'corrupt.safetensors'
         path.write_bytes(weights.read_bytes()[:1000])
+    elif fault == 'pose':
+        path = folder / 'pose.safetensors'
+        network = random_network(class_count=16, architecture='pose_hrnet_tiny')
+        checkpoint.save(path, network, JOINTS, {})
     extra = {
         'device': ['device:=cuda'],
         'xpu': ['device:=abacus'],

@@ -82,6 +82,20 @@ def test_each_goes_with_each_and_a_criterion_without_thresholds_over_some() -> N
     ]
 
 
+def test_predicted_masks_are_swept_over_probabilities() -> None:
+    network = random_network(0, architecture='hrnet_tiny_sampled')
+    found = settings(network, Choices(thresholds=[(0.3,), (0.1, 0.5, 0.9)]))
+    assert [(a.criterion, a.thresholds) for a in found] == [
+        (Criterion.PREDICTED, (0.3,)),
+        (Criterion.PREDICTED, (0.1, 0.5, 0.9)),
+    ]
+    assert len(settings(network, Choices([Criterion.PREDICTED]))) == len(
+        GRIDS[Criterion.PREDICTED]
+    )
+    with pytest.raises(ValueError, match='expected criterion predicted, got entropy'):
+        settings(network, Choices([Criterion.ENTROPY]))
+
+
 def test_the_command_knows_every_criterion() -> None:
     assert evaluate_sweep.CRITERIA == tuple(criterion.value for criterion in Criterion)
 

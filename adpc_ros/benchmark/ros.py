@@ -12,8 +12,7 @@ from adpc_ros.graph.processes import Processes, python
 from adpc_ros.graph.recording import Played
 from adpc_ros.labels import CITYSCAPES
 from adpc_ros.network import checkpoint
-from adpc_ros.network.adaptivity import Adaptivity
-from adpc_ros.network.families import NetworkConfig
+from adpc_ros.network.families import NetworkConfig, default_adaptivity
 
 
 class Transport(NamedTuple):
@@ -42,7 +41,9 @@ def random_weights(architecture: str, folder: Path) -> Path:
     :raises ValueError: for an unknown architecture.
     """
     weights = folder / f'{architecture}.safetensors'
-    network = random_network(NetworkConfig(architecture, adaptivity=Adaptivity()))
+    network = random_network(
+        NetworkConfig(architecture, adaptivity=default_adaptivity(architecture))
+    )
     checkpoint.save(weights, network, CITYSCAPES, {})
     return weights
 

@@ -16,9 +16,9 @@ from adpc_ros.benchmark.mask_shapes import mask_shapes
 from adpc_ros.benchmark.networks import random_image, random_network
 from adpc_ros.drive import FolderDrive
 from adpc_ros.network import checkpoint
-from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
+from adpc_ros.network.adaptivity import ActiveMap
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.network.families import NetworkConfig
+from adpc_ros.network.families import NetworkConfig, default_adaptivity
 from adpc_ros.runtime.images import padded_size
 
 
@@ -52,7 +52,9 @@ def given_shares(
     :param labels: folder with label maps, None for CamVid's.
     :raises ValueError: for an unknown architecture, shares that fall, or another number of them.
     """
-    config = NetworkConfig(architecture, adaptivity=Adaptivity())
+    config = NetworkConfig(architecture, adaptivity=default_adaptivity(architecture))
+    if config.adaptivity is None:
+        raise ValueError(f'{architecture}: expected a network with masks, it has none')
     if len(masked) != config.exit_count - 1:
         raise ValueError(
             f'{architecture}: expected {config.exit_count - 1} masked shares (--masked), '

@@ -199,8 +199,7 @@ def run_preempt(options: argparse.Namespace) -> None:
     from adpc_ros.benchmark.networks import random_image, random_network
     from adpc_ros.benchmark.preempt import preempt_engine, stop_plan
     from adpc_ros.network import checkpoint
-    from adpc_ros.network.adaptivity import Adaptivity
-    from adpc_ros.network.families import NetworkConfig
+    from adpc_ros.network.families import NetworkConfig, default_adaptivity
     from adpc_ros.runtime.compile import compile_network
 
     if bool(options.network) == bool(options.weights) or not options.size:
@@ -212,8 +211,8 @@ def run_preempt(options: argparse.Namespace) -> None:
         if network.config.exit_count == 1:
             raise ValueError(f'{options.weights}: expected a network with early exits')
     else:
-        network = random_network(NetworkConfig(options.network, adaptivity=Adaptivity()))
         name = options.network
+        network = random_network(NetworkConfig(name, adaptivity=default_adaptivity(name)))
     threads = _announce(options.threads)
     torch.set_num_threads(threads)
     plan = native_plan(compile_network(network), getattr(torch, options.dtype), threads)

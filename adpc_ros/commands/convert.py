@@ -120,17 +120,16 @@ def _config(
     from dataclasses import replace
 
     from adpc_ros.network.exits import Heads
-    from adpc_ros.network.families import CRITERIA, TASKS, NetworkConfig, default_adaptivity
+    from adpc_ros.network.families import CRITERIA, NetworkConfig, default_adaptivity
     from adpc_ros.network.task import Task
 
     heads: Any = Heads(options.heads) if options.heads else None  # the family's own
     adaptivity = None
-    known = CRITERIA.get(options.network)
-    maskable = known is None or len(known) > 0  # an unknown one is refused below
-    if maskable and not options.no_masks and heads is not Heads.NONE:
+    default = default_adaptivity(options.network)
+    if default is not None and not options.no_masks and heads is not Heads.NONE:
         adaptivity = own and own.network.config.adaptivity
-        if adaptivity is None or adaptivity.criterion not in (known or ()):
-            adaptivity = default_adaptivity(options.network)
+        if adaptivity is None or adaptivity.criterion not in CRITERIA.get(options.network, ()):
+            adaptivity = default
         if options.backbone_only:  # of heads that are not taken over
             adaptivity = replace(adaptivity, class_thresholds=())
         if options.threshold is not None:
@@ -140,14 +139,10 @@ def _config(
     elif options.threshold is not None or options.window is not None or options.add_masks:
         raise ValueError(
             '--threshold, --window and --add-masks need masks: no --no-masks, no --heads none'
-            + ('' if maskable else f', and not {options.network}, which has none')
-        )
-    if TASKS.get(options.network) not in (None, Task.SEGMENTATION):  # an unknown one is refused
-        raise ValueError(
-            f'--network: expected one for segmentation, got {options.network}, which is for '
-            f'{TASKS[options.network].value}'
+            + ('' if default else f', and not {options.network}, which has none')
         )
     config = NetworkConfig(options.network, heads, class_count, adaptivity)
+    config.check_task(Task.SEGMENTATION)
     if options.head_depths:
         config = replace(config, head_depths=options.head_depths)
     elif own and config.heads is Heads.REDESIGNED:

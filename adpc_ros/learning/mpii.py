@@ -65,9 +65,12 @@ def open_people(description: str, judged: bool = False) -> People:
                 f'{description}: expected drives=, without= or list= with a value, got {part!r}'
             )
         people.keep(wanted, part)
-    if judged and any(person.truth is None for person in people.people):
-        expected = root / 'annot' / f'gt_{split}.mat'
-        raise ValueError(f'nothing to judge by: expected the boxes of the heads in {expected}')
+    if judged and (count := sum(person.truth is None for person in people.people)):
+        where = root / 'annot' / f'gt_{split}.mat' if listed.exists() else published
+        raise ValueError(
+            f'nothing to judge {count} of {len(people)} people by: expected the boxes of their '
+            f'heads in {where}'
+        )
     return people
 
 
@@ -130,29 +133,42 @@ def _truths(path: Path, count: int) -> Sequence[Truth | None]:
     if not path.exists():
         return [None] * count
     content = _loadmat(path)
-    joints = JOINTS.count
     shapes = {
-        'jnt_missing': (joints, count),
-        'pos_gt_src': (joints, 2, count),
+        'jnt_missing': (JOINTS.count, count),
+        'pos_gt_src': (JOINTS.count, 2, count),
         'headboxes_src': (2, 2, count),
     }
     found = {}
     for key, shape in shapes.items():
         value = content.get(key)
-        if not isinstance(value, np.ndarray) or value.size != math.prod(shape):
-            got = 'nothing' if value is None else f'{getattr(value, "shape", value)}'
-            raise ValueError(f'{path}: expected {key} {shape}, got {got}')
-        found[key] = value.astype(np.float64).reshape(shape)  # MATLAB drops a last axis of 1
+        array = np.array([] if value is None else value)
+        if array.size != math.prod(shape) or array.dtype.kind not in 'biuf':
+            got = 'nothing' if value is None else f'{array.shape} of {array.dtype}'
+            raise ValueError(f'{path}: expected numbers {shape} as {key}, got {got}')
+        found[key] = array.astype(np.float64).reshape(shape)  # MATLAB drops a last axis of 1
     names = np.ravel(content.get('dataset_joints', []))
     for index, name in enumerate(str(np.squeeze(cell)) for cell in names):
         if _CODES.get(name, index) != index:
             raise ValueError(f'{path}: expected {name} as joint {_CODES[name]}, got {index}')
     missing, places, boxes = found.values()
-    heads = np.linalg.norm(boxes[1] - boxes[0], axis=0)
-    return [
-        Truth(Joints(places[..., i] - 1, missing[:, i] == 0), float(heads[i]))
-        for i in range(count)
-    ]
+    truths = []
+    for i in range(count):
+        joints = Joints(places[..., i] - 1, missing[:, i] == 0)
+        try:
+            truths.append(_truth(joints, boxes[1, :, i] - boxes[0, :, i]))
+        except ValueError as error:
+            raise ValueError(f'{path}: person {i}: {error}') from error
+    return truths
+
+
+def _truth(joints: Joints, diagonal: Sequence[float] | NDArray[np.float64]) -> Truth:
+    """Join joints and the diagonal (x, y) of the head's box, in pixels."""
+    head = math.hypot(*diagonal)
+    if not (math.isfinite(head) and head > 0):
+        raise ValueError(f'expected a box of the head with a diagonal above 0, got {head:g}')
+    if not np.isfinite(joints.places[joints.known]).all():
+        raise ValueError('expected finite places of all joints that are not missing')
+    return Truth(joints, head)
 
 
 # the published form
@@ -184,7 +200,7 @@ def _from_mat(root: Path, path: Path, split: str) -> People:
                     continue
                 window = _window(*_place(position), scale)
                 joints = _joints(points)
-                truth = _truth(rect, joints)
+                truth = _truth_of(rect, joints)
             except ValueError as error:
                 raise ValueError(f'{path}: annolist {index + 1}: {error}') from error
             people.append(Person(root / 'images' / name, *window, joints, truth))
@@ -204,12 +220,12 @@ def _joints(points: list[Any]) -> Joints:
     return Joints(places, known)
 
 
-def _truth(rect: object, joints: Joints) -> Truth | None:
+def _truth_of(rect: object, joints: Joints) -> Truth | None:
     corners = [_single(rect, key, None) for key in ('x1', 'y1', 'x2', 'y2')]
     if any(corner is None for corner in corners):
         return None
     x1, y1, x2, y2 = (_number(corner, 'box of the head') for corner in corners)
-    return Truth(joints, math.hypot(x2 - x1, y2 - y1))
+    return None if (x1, y1) == (x2, y2) else _truth(joints, (x2 - x1, y2 - y1))
 
 
 def _place(value: object) -> tuple[float, float]:

@@ -94,8 +94,8 @@ class People:
 
     @property
     def images(self) -> list[Path]:
-        """The image of each person."""
-        return [person.image for person in self.people]
+        """The images, each once."""
+        return list({person.image: None for person in self.people})
 
     def keep(self, wanted: Callable[[Path], bool], what: str) -> None:
         """

@@ -58,6 +58,7 @@ def settings(network: AnytimeNetwork, choices: Choices) -> list[Adaptivity]:
     """
     exits = network.config.exit_count
     own = network.config.adaptivity or default_adaptivity(network.config.architecture)
+    own = own or Adaptivity()  # refused below, with a reason
     found = []
     for criterion in choices.criteria or (own.criterion,):
         thresholds = choices.thresholds

@@ -163,6 +163,14 @@ class NetworkConfig:
         """What the network is for."""
         return TASKS[self.architecture]
 
+    def check_task(self, task: Task) -> None:
+        """Raise ValueError if the network is for something else."""
+        if self.task is not task:
+            raise ValueError(
+                f'expected a network for {task.value}, got {self.architecture}, which is for '
+                f'{self.task.value}'
+            )
+
     @property
     def stage_count(self) -> int:
         """Number of stages; the last one always has an exit."""
@@ -196,14 +204,15 @@ class NetworkConfig:
         return any(t != 1.0 for t in self.temperatures)
 
 
-def default_adaptivity(architecture: str) -> Adaptivity:
+def default_adaptivity(architecture: str) -> Adaptivity | None:
     """
     Give the masks of the paper for a network: by the first criterion of its family.
 
-    An unknown network, and one that masks nothing, is refused as its configuration is built.
+    :return: None for a network that masks nothing. An unknown one is refused as its configuration
+        is built.
     """
-    known = CRITERIA.get(architecture) or (Criterion.MAX_PROBABILITY,)
-    return Adaptivity(known[0])
+    known = CRITERIA.get(architecture, (Criterion.MAX_PROBABILITY,))
+    return Adaptivity(known[0]) if known else None
 
 
 def build_network(config: NetworkConfig) -> AnytimeNetwork:
