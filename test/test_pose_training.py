@@ -20,7 +20,9 @@ from torch import Tensor
 from adpc_ros.__main__ import main
 from adpc_ros.labels import CAMVID
 from adpc_ros.learning import pose
+from adpc_ros.learning.batches import normalised
 from adpc_ros.learning.config import TrainConfig, read_config
+from adpc_ros.learning.heat_maps import cut, window_matrix
 from adpc_ros.learning.mpii import open_people
 from adpc_ros.learning.people import MIRRORED
 from adpc_ros.learning.pose import PoseDraws, heat_map_losses
@@ -115,17 +117,14 @@ def test_costs_are_those_of_each_window(root: Path, trained: Path) -> None:
     network = checkpoint.load(trained, Task.POSE).network
     people = open_people(f'mpii:{root}/valid', judged=True)
     counts, shares = [], []
-    config = recipe(root, root, scales=(1.0, 1.0))
-    from adpc_ros.learning.batches import normalised
-    from adpc_ros.learning.heat_maps import cut, window_matrix
-
+    size = (96, 96)
     for index, person in enumerate(people.people):
-        matrix = window_matrix(person.centre, person.edge, config.crop)
-        window = torch.from_numpy(cut(people.image(index), matrix, config.crop).copy())[None]
+        matrix = window_matrix(person.centre, person.edge, size)
+        window = torch.from_numpy(cut(people.image(index), matrix, size).copy())[None]
         frame = count_frame(network, normalised(window, network.config, torch.device('cpu')))
         counts.append(frame.macs)
         shares.append([1 - share for share in frame.active_shares[1:]])
-    result = evaluate_poses(network, people, config.crop, progress=False)
+    result = evaluate_poses(network, people, size, progress=False)
     assert result.gimac == pytest.approx((np.mean(counts, 0) / GI).tolist())
     assert result.masked_share == pytest.approx(np.mean(shares, 0).tolist())
 

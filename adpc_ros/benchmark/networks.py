@@ -12,6 +12,7 @@ from torch import nn
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.network.families import NetworkConfig, build_network
 from adpc_ros.network.layers import BN_MOMENTUM
+from adpc_ros.network.task import Task
 from adpc_ros.runtime.images import to_input
 
 _CALIBRATION_SIZE = (128, 256)  # pixels; 4x8 cells remain at the coarsest branch
@@ -40,7 +41,10 @@ def random_network(config: NetworkConfig, seed: int = 0) -> AnytimeNetwork:
 
     BatchNorm's statistics are those of an image, as after training, so that features neither
     explode nor vanish however deep the network is. Lambda keeps its initial value, 3.
+
+    :raises ValueError: for a network that is not for segmentation.
     """
+    config.check_task(Task.SEGMENTATION)
     generator = torch.Generator().manual_seed(seed)
     network = build_network(config)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -120,7 +120,7 @@ def _config(
     from dataclasses import replace
 
     from adpc_ros.network.exits import Heads
-    from adpc_ros.network.families import CRITERIA, TASKS, NetworkConfig, default_adaptivity
+    from adpc_ros.network.families import CRITERIA, NetworkConfig, default_adaptivity
     from adpc_ros.network.task import Task
 
     heads: Any = Heads(options.heads) if options.heads else None  # the family's own
@@ -141,12 +141,8 @@ def _config(
             '--threshold, --window and --add-masks need masks: no --no-masks, no --heads none'
             + ('' if default else f', and not {options.network}, which has none')
         )
-    if TASKS.get(options.network) not in (None, Task.SEGMENTATION):  # an unknown one is refused
-        raise ValueError(
-            f'--network: expected one for segmentation, got {options.network}, which is for '
-            f'{TASKS[options.network].value}'
-        )
     config = NetworkConfig(options.network, heads, class_count, adaptivity)
+    config.check_task(Task.SEGMENTATION)
     if options.head_depths:
         config = replace(config, head_depths=options.head_depths)
     elif own and config.heads is Heads.REDESIGNED:

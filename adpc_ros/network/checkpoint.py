@@ -169,11 +169,11 @@ def load(path: str | Path, task: Task | None = Task.SEGMENTATION) -> Checkpoint:
         _check(config, worth, exit_s)
     except ValueError as error:
         raise CheckpointError(f'{path}: broken configuration in the metadata ({error})') from error
-    if task is not None and task is not config.task:
-        raise CheckpointError(
-            f'{path}: expected a network for {task.value}, got {config.architecture}, which is '
-            f'for {config.task.value}'
-        )
+    if task is not None:
+        try:
+            config.check_task(task)
+        except ValueError as error:
+            raise CheckpointError(f'{path}: {error}') from error
     if classes.count != config.class_count:
         raise CheckpointError(
             f'{path}: the network has {config.class_count} classes, '

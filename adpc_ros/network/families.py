@@ -156,6 +156,14 @@ class NetworkConfig:
         """What the network is for."""
         return TASKS[self.architecture]
 
+    def check_task(self, task: Task) -> None:
+        """Raise ValueError if the network is for something else."""
+        if self.task is not task:
+            raise ValueError(
+                f'expected a network for {task.value}, got {self.architecture}, which is for '
+                f'{self.task.value}'
+            )
+
     @property
     def stage_count(self) -> int:
         """Number of stages; the last one always has an exit."""

@@ -37,12 +37,7 @@ def make_plan(
     :raises ValueError: for weights that are not finite in that type, BatchNorm included; names
         the layer. Or for a network that is not for segmentation.
     """
-    config = network.config
-    if config.task is not Task.SEGMENTATION:
-        raise ValueError(
-            f'expected a network for segmentation, got {config.architecture}, which is for '
-            f'{config.task.value}'
-        )
+    network.config.check_task(Task.SEGMENTATION)
     if not has_program(network):
         return NetworkPlan(network, device, dtype)
     program = compile_network(network)
