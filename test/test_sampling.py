@@ -234,10 +234,12 @@ def test_without_masks_it_is_hrnet(heads: Heads) -> None:
     [
         ({'sparsity_weight': -1.0}, 'expected sparsity_weight of at least 0'),
         ({'network': {'architecture': 'hrnet_tiny'}}, 'expected null for hrnet_tiny, got 0.5'),
+        ({'network': {'architecture': NAME}}, 'with adaptivity: expected null for hrnet_tiny_s'),
     ],
 )
 def test_a_weight_of_sparsity_is_for_these_networks(changes: dict[str, Any], message: str) -> None:
-    values = {'network': {'architecture': NAME}, 'sparsity_weight': 0.5, 'epochs': 1}
+    network = {'architecture': NAME, 'adaptivity': {'criterion': 'predicted'}}
+    values = {'network': network, 'sparsity_weight': 0.5, 'epochs': 1}
     values |= {'data': 'camvid:D', 'validation': 'camvid:D', 'output': 'O'}
     assert TrainConfig(**values).sparsity_weight == 0.5
     with pytest.raises(ValueError, match=message):

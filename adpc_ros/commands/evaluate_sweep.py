@@ -104,11 +104,11 @@ def choices(options: argparse.Namespace) -> Choices:
         given[key] = lists[0] if lists else ()
     if given['criterion'] and not given['threshold'] and not options.sweep:
         raise ValueError('--criterion needs --threshold, which means another thing for each')
-    others = ('against', 'fps', 'horizon', 'no_masks')
-    for option in others if options.sweep else others[-1:] if any(given.values()) else ():
+    if options.no_masks and any(given.values()):
+        raise ValueError('--no-masks does not go with --criterion, --threshold, --window, --sweep')
+    for option in ('against', 'fps', 'horizon') if options.sweep else ():
         if getattr(options, option):
-            masks = '--sweep' if options.sweep else '--criterion, --threshold and --window'
-            raise ValueError(f'--{option.replace("_", "-")} does not go with {masks}')
+            raise ValueError(f'--{option} does not go with --sweep')
     criteria = tuple(map(Criterion, given['criterion']))
     return Choices(criteria, given['threshold'], given['window'])
 

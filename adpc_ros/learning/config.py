@@ -184,10 +184,12 @@ class TrainConfig:
                 f'expected 0 for {sizes.name}, got {self.unrolled_steps}'
             )
         if self.sparsity_weight is not None and sizes is not None:
-            if Criterion.PREDICTED not in CRITERIA[sizes.name]:
+            if Criterion.PREDICTED not in CRITERIA[sizes.name] or not self.network.get(
+                'adaptivity'
+            ):
                 raise ValueError(
-                    f'sparsity_weight is for networks with predicted masks, as hrnet_w48_sampled: '
-                    f'expected null for {sizes.name}, got {self.sparsity_weight}'
+                    f'sparsity_weight is for networks with predicted masks, as hrnet_w48_sampled '
+                    f'with adaptivity: expected null for {sizes.name}, got {self.sparsity_weight}'
                 )
         if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1] <= _MAX_SCALE:
             raise ValueError(

@@ -170,12 +170,11 @@ def active_positions(
     Mark the positions that the next stage must still compute.
 
     A position is active while its confidence is at most ``threshold`` (its entropy, or the
-    largest of its responses, at least). By
-    top k and at random, ``threshold`` is the share of all positions that is masked: first those
-    that were masked before, then the most confident ones, or those that come first in an order
-    that is drawn once for each size. It is the same in every call, in training and in all plans.
-    Of equal ones the first in the image is masked first. Masks are nested: what was masked before
-    stays so.
+    largest of its responses, at least). By top k and at random, ``threshold`` is the share of all
+    positions that is masked: first those that were masked before, then the most confident ones,
+    or those that come first in an order that is drawn once for each size. It is the same in every
+    call, in training and in all plans. Of equal ones the first in the image is masked first. Masks
+    are nested: what was masked before stays so.
 
     :param logits: (B, K, H, W) float, class scores before softmax, or heat maps, after carry-over.
     :param criterion: what is compared with the threshold.
