@@ -57,7 +57,8 @@ def snippets(text: str) -> list[Snippet]:
     """Give the commands of the indented blocks (the fenced one is run in test_smoke.py)."""
     found = []
     marked = False
-    for line in re.sub('^```.*?^```', '', text, flags=re.DOTALL | re.MULTILINE).splitlines():
+    text = re.sub('^```.*?^```', '', text, flags=re.DOTALL | re.MULTILINE)
+    for line in re.sub(r'\\\n\s*', '', text).splitlines():
         if line.startswith('<!--'):
             marked = INSTALLED in line
         elif re.match(r' {4}', line) and line.strip():
