@@ -69,9 +69,7 @@ class System:
     @property
     def config(self) -> NetworkConfig:
         """The system as a network."""
-        masks = None
-        if self.criterion is not None:
-            masks = Adaptivity(self.criterion, (_THRESHOLDS[self.criterion],))
+        masks = None if self.criterion is None else Adaptivity(self.criterion)
         return NetworkConfig(
             self.network, self.heads, self.classes, adaptivity=masks, **self.settings
         )
@@ -95,7 +93,6 @@ class System:
         return [n / macs.GI for n in counts]
 
 
-_THRESHOLDS = {Criterion.MAX_PROBABILITY: 0.998, Criterion.PEAK_RESPONSE: 0.002}
 _ADPC: dict[str, Any] = {'criterion': Criterion.MAX_PROBABILITY}
 _W18, _W48, _W32 = 'hrnet_w18_small_v2', 'hrnet_w48', 'pose_hrnet_w32'
 _NONE, _EE, _RH = Heads.NONE, Heads.PLAIN, Heads.REDESIGNED
