@@ -50,8 +50,9 @@ def add(commands: Commands) -> None:
         '--data',
         required=True,
         metavar='KIND:FOLDER',
-        help='camvid, cityscapes or pascal_context (FOLDER/SPLIT), or folder; ?drives=, ?without=, '
-        '?list=, ?scale= choose (docs/data.md); mpii (FOLDER/SPLIT) of networks for poses',
+        help='camvid, cityscapes or pascal_context (FOLDER/SPLIT), or folder; ?drives=, '
+        '?without=, ?list=, ?scale= choose (docs/data.md); mpii (FOLDER/SPLIT) of networks for '
+        'poses',
     )
     parser.add_argument(
         '--against',
