@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
+from adpc_ros.ros.interrupts import end_at_once
+
+if __name__ == '__main__':
+    end_at_once(130)
+
 import argparse
+import io
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -39,4 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # as stderr; file names may be no text
     sys.exit(main())

@@ -23,7 +23,7 @@ ARGUMENTS = launch_arguments.NODE
 def start_node(context: LaunchContext) -> list[LifecycleNode]:
     """Make the node's action from the values of the arguments."""
     value, warnings = launch_arguments.taken(
-        context.launch_configurations, ARGUMENTS, launch_arguments.FORMER, context.argv
+        context.launch_configurations, ARGUMENTS, launch_arguments.FORMER, context.argv, __file__
     )
     for text in warnings:
         get_logger('adpc_ros').warning(text)

@@ -53,7 +53,7 @@ ARGUMENTS = {
 def start_node(context: LaunchContext) -> list[Node]:
     """Make the node's action from the values of the arguments."""
     value, warnings = launch_arguments.taken(
-        context.launch_configurations, ARGUMENTS, {}, context.argv
+        context.launch_configurations, ARGUMENTS, {}, context.argv, __file__
     )
     for text in warnings:
         get_logger('adpc_ros').warning(text)

@@ -58,7 +58,7 @@ def absolute(topic: str, namespace: str, name: str) -> str:
 def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Make the node and what plays and records, from the values of the arguments."""
     value, warnings = launch_arguments.taken(
-        context.launch_configurations, ARGUMENTS, FORMER, context.argv
+        context.launch_configurations, ARGUMENTS, FORMER, context.argv, __file__
     )
     for text in warnings:
         get_logger('adpc_ros').warning(text)

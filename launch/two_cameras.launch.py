@@ -63,7 +63,7 @@ def segmented(context: LaunchContext) -> list[GroupAction]:
             f'{wrong[0]}:={context.launch_configurations[wrong[0]]}'
         )
     value, warnings = launch_arguments.taken(
-        context.launch_configurations, ARGUMENTS, FORMER, context.argv
+        context.launch_configurations, ARGUMENTS, FORMER, context.argv, __file__
     )
     for text in warnings:
         get_logger('adpc_ros').warning(text)

@@ -12,9 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-if __name__ == '__main__':
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of what is being imported
-
 import rclpy
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -45,8 +42,8 @@ def record(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if TROUBLE == 'recorder':
         return 3
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.SIGTERM)
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as rosbag2
     node = rclpy.create_node(
         'rosbag2_recorder', parameter_overrides=[Parameter('use_sim_time', value=True)]
     )
@@ -72,7 +69,8 @@ def record(arguments: list[str]) -> int:
                     )
             rclpy.spin_once(node, timeout_sec=0.1)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     store = typestore()
     with Writer(chosen.output, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         known = {t: k for t, k in kinds.items() if k in store.types}
@@ -102,7 +100,7 @@ def play(arguments: list[str]) -> int:
     messages = list(recording.messages(topics))
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('rosbag2_player')
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as rosbag2
     publishers = {t: node.create_publisher(get_message(t.kind), t.name, 10) for t in topics}
     clock = node.create_publisher(Clock, '/clock', 1)
     start_ns, state = messages[0][1], {'began_s': 0.0 if chosen.start_paused else time.monotonic()}
@@ -147,6 +145,8 @@ def call(arguments: list[str]) -> int:
     rclpy.spin_until_future_complete(node, client.call_async(Empty.Request()))
     node.destroy_node()
     rclpy.try_shutdown()
+    if TROUBLE == 'slow call':
+        time.sleep(2)
     return 0
 
 

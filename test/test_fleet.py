@@ -29,7 +29,7 @@ from shared import ROOT
 
 from adpc_ros.__main__ import main
 from adpc_ros.fleet import jobs as jobs_module
-from adpc_ros.fleet import manifest, run
+from adpc_ros.fleet import manifest, on_ray, run
 from adpc_ros.fleet.jobs import OUT, RESULT, RETRIES, Job, finished, make_job, run_job
 from adpc_ros.fleet.processes import in_processes
 from adpc_ros.fleet.summary import Group
@@ -450,6 +450,59 @@ def test_errors_of_the_program_and_the_system_are_verdicts_but_not_kept(
     os.utime(next(job.settings.bag.glob('*.mcap')), ns=(5, 5))
     assert 'a file changed during the replay' in run_job(job).lines[0]
     assert list(job.folder.parent.iterdir()) == []
+
+
+def test_a_kept_verdict_says_how_many_lines_it_leaves_out(job: Job, tmp_path: Path) -> None:
+    expect = tmp_path / 'expected.yaml'
+    frame = "- {stamp: '1700000000.000000000', exit: 1}\n"
+    expect.write_text('frames:\n' + ''.join(frame.replace('17', str(n)) for n in range(17, 47)))
+    given = replace(job.settings, expect=expect)
+    found = run_job(make_job('bag', given, job.network, job.weights, job.folder.parent))
+    assert found.status == Status.UNMET
+    assert len(found.lines) == 21 and found.lines[-1] == 'and 10 more'
+
+
+def test_the_verdicts_stand_though_the_report_cannot_be_written(
+    job: Job, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError('disk full')
+
+    path = tmp_path / 'drives.yaml'
+    path.write_text('drives: [{bag: bag}]')
+    monkeypatch.setattr('adpc_ros.fleet.report.write', full)
+    options = ('--jobs', 1, '--junit', tmp_path / 'junit.xml')
+    assert main(command(path, weights, tmp_path / 'out', *options)) == Status.FAULT
+    cases = ElementTree.parse(tmp_path / 'junit.xml').getroot().findall('.//testcase')
+    ends = {case.get('name'): [end.tag for end in case] for case in cases}
+    assert ends == {'bag': [], str(path): ['error']}
+
+
+def test_a_tag_may_be_called_all(job: Job, weights: Path, tmp_path: Path) -> None:
+    write_bag(tmp_path / 'other', [Shot(0)])
+    path, out = tmp_path / 'drives.yaml', tmp_path / 'out'
+    path.write_text('drives: [{bag: bag}, {bag: other, tags: [all]}]')
+    assert main(command(path, weights, out, '--jobs', 1)) == Status.PASSED
+    heads = re.findall(r'<td>all</td><td>(\d[^<]*)', (out / 'report.html').read_text())
+    assert heads == ['2: passed 2', '1: passed 1']
+
+
+def test_a_task_that_no_node_of_a_cluster_can_take_is_said(
+    job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Ray:
+        def nodes(self) -> list[dict[str, Any]]:
+            return [{'Alive': n != 8, 'Resources': {'CPU': float(n)}} for n in (1, 2, 8)]
+
+    def with_(**parameters: Any) -> list[Job]:
+        return [replace(job, settings=replace(job.settings, parameters=Parameters(**parameters)))]
+
+    on_ray._check_room(Ray(), with_(threads=2), grows=False)
+    for given, wanted in (({'threads': 4}, '4 CPU'), ({'device': 'cuda', 'threads': 1}, '1 GPU')):
+        with pytest.raises(ValueError, match=f'--ray: expected a node with .*{wanted}'):
+            on_ray._check_room(Ray(), with_(**given), grows=False)
+        on_ray._check_room(Ray(), with_(**given), grows=True)
+        assert wanted in caplog.text
 
 
 class Deadly(Job):

@@ -84,6 +84,9 @@ def test_a_pose_that_is_none_is_said() -> None:
         ('name', '1x', "a node's name"),
         ('output_mask', '/a b', 'a topic'),
         ('input_image', '', 'a topic'),
+        ('input_image', '/a//b', 'a topic'),
+        ('input_urgency', '~x', 'a topic'),
+        ('output_status', '{node}/status', 'a topic'),
     ],
 )
 def test_a_name_that_ros_does_not_take_is_said(name: str, text: str, expected: str) -> None:
@@ -108,7 +111,9 @@ def test_files_are_read_before_anything_starts(tmp_path: Path) -> None:
     assert '\n' not in str(error.value)
 
 
-def test_former_names_are_taken_with_a_warning_and_misspelt_ones_are_said() -> None:
+def test_former_names_are_taken_with_a_warning_and_misspelt_ones_are_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     declared = {name: what[0] for name, what in given.NODE.items()}
     configurations = declared | {'mask': '/m', 'urgency': '/u', 'delay_s': '2'}
     former = given.FORMER | {'delay_s': ''}
@@ -122,6 +127,18 @@ def test_former_names_are_taken_with_a_warning_and_misspelt_ones_are_said() -> N
         'delay_s:=2 has no effect any more',
         'treads: no argument of this launch file; is threads meant?',
     ]
+    for name, meant in (
+        ('treads', 'is threads meant'),
+        ('max_exit', 'set it in params_file'),
+        ('front_cores', 'it has '),
+    ):
+        monkeypatch.setattr('sys.argv', ['ros2', 'launch', 'adpc_ros', 'adpc.launch.py'])
+        with pytest.raises(
+            ValueError, match=f'^{name}: no argument of this launch file; .*{meant}'
+        ):
+            given.taken(dict(declared), given.NODE, {}, [f'{name}:=1'], '/x/adpc.launch.py')
+        monkeypatch.setattr('sys.argv', ['ros2', 'launch', 'mine', 'vehicle.launch.py'])
+        given.taken(dict(declared), given.NODE, {}, [f'{name}:=1'], '/x/adpc.launch.py')
     twice = declared | {'mask': '/m', 'output_mask': '/n'}
     with pytest.raises(ValueError, match="^output_mask: expected one value, got '/n' and mask:=/"):
         given.taken(twice, given.NODE, given.FORMER)

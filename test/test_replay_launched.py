@@ -120,6 +120,16 @@ def test_a_replay_without_a_mask_fails(encoding: str, message: str, tmp_path: Pa
     assert status == 1 and message in said, said
 
 
+@pytest.mark.usefixtures('node')
+def test_a_bag_may_be_over_before_the_call_that_begins_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('STAND_IN', 'slow call')
+    bag = write_bag(tmp_path / 'bag', [Shot(0, topic=CAMERA)])
+    status, said = replay(bag, tmp_path / 'out')
+    assert status == 0 and '1 frames received, 1 masks' in said, said
+
+
 def test_a_node_that_goes_away_is_said(node: NodeProcess, bag: Path, tmp_path: Path) -> None:
     with (tmp_path / 'log').open('w') as log:
         running = subprocess.Popen(command(bag, tmp_path / 'out', '--rate', '0.2'), stderr=log)

@@ -139,6 +139,7 @@ def run(options: argparse.Namespace) -> int:
     if options.junit is not None:
         check_outputs({'--junit': options.junit}, inputs_of(options))
         check_junit(options.junit)
+        options.junit.unlink(missing_ok=True)  # an interrupt must not leave an earlier result
     name = str(options.manifest or options.bag)
 
     def end(verdicts: Sequence[Verdict]) -> int:

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import hashlib
 import logging
+import sys
 from collections.abc import Generator, Sequence
 from functools import cache
 from pathlib import Path
@@ -40,7 +41,7 @@ def replay_fleet(options: argparse.Namespace) -> Sequence[Verdict]:
     from adpc_ros.fleet.jobs import DRIVES
     from adpc_ros.fleet.run import run_jobs, working_in
     from adpc_ros.replay.report import NUMBERS, PAGE
-    from adpc_ros.replay.verdicts import Status
+    from adpc_ros.replay.verdicts import Status, verdict
 
     for name in _OF_ONE:
         if getattr(options, name):
@@ -58,12 +59,18 @@ def replay_fleet(options: argparse.Namespace) -> Sequence[Verdict]:
     jobs = [prepared.job(each, options.out / DRIVES) for each in listed]
     with working_in(options.out):
         verdicts = run_jobs(jobs, lambda todo: _work(options, todo))
+        found = [verdicts[job.name] for job in jobs]
         ended = [
-            report.Ended(job, verdicts[job.name], each.tags, prepared.classes(job))
-            for job, each in zip(jobs, listed)
+            report.Ended(job, one, each.tags, prepared.classes(job))
+            for job, one, each in zip(jobs, found, listed)
         ]
-        numbers = report.write(options.out, str(options.manifest), ended)
-    write_json(options.json, numbers)
+        try:
+            numbers = report.write(options.out, str(options.manifest), ended)
+            write_json(options.json, numbers)
+        except OSError as error:  # the verdicts stand, as on a full disk
+            line = f'no report in {options.out}: {error}'
+            print(f'adpc_ros: {line}', file=sys.stderr)
+            return [*found, verdict(str(options.manifest), Status.FAULT, [line])]
     _print(summary.cells(numbers['all']))
     for tag, group in numbers['tags'].items():
         print(f'\n{tag}')
@@ -77,7 +84,7 @@ def replay_fleet(options: argparse.Namespace) -> Sequence[Verdict]:
     if len(wrong) > _SHOWN:
         print(f'and {len(wrong) - _SHOWN} more lines in the report')
     print(f'report: {options.out / PAGE}')
-    return [verdicts[job.name] for job in jobs]
+    return found
 
 
 def _print(cells: dict[str, str]) -> None:

@@ -153,7 +153,7 @@ def finished(job: Job) -> Verdict | None:
         found = (job.folder / OUT).stat().st_size if size is not None else None
         if found != size:
             raise ValueError(f'{OUT}: expected {size} bytes, got {found}')
-        return verdict(job.name, Status(result['status']), result['lines'])
+        return Verdict(job.name, Status(result['status']), tuple(result['lines']))
     except (KeyError, OSError, TypeError, ValueError) as error:
         log.warning('%s: replayed again, as the result is broken: %s', job.folder, error)
         away = job.folder.with_name(f'.{job.folder.name}.broken.partial')
@@ -202,7 +202,8 @@ def run_job(job: Job) -> Verdict:
         assert done is not None
         return done
     except OSError as error:
-        return verdict(job.name, Status.FAULT, str(error).splitlines())
+        told = f'{job.settings.bag}, replayed into {job.folder}: {error}'
+        return verdict(job.name, Status.FAULT, told.splitlines())
     except Exception:
         lines = traceback.format_exc().splitlines()
         return verdict(job.name, Status.CRASHED, [lines[-1], *lines[-11:-1]])

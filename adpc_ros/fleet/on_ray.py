@@ -37,7 +37,7 @@ def on_ray(
     :param most: tasks at once; None for as many as the cluster runs.
     :return: the verdicts in the order in which they come.
     :raises ConnectionError: if the cluster cannot be reached.
-    :raises ValueError: if Ray is not installed.
+    :raises ValueError: if Ray is not installed, or no node can take a task.
     """
     ray = _ray()
     quiet = {'logging_level': logging.ERROR, 'log_to_driver': False, 'configure_logging': False}
@@ -53,7 +53,9 @@ def on_ray(
         _check(address)
         ray.init(address, **quiet)
     try:
-        yield from _run(ray, iter(jobs), most or _WAITING)
+        todo = list(jobs)
+        _check_room(ray, todo, grows=address != LOCAL)
+        yield from _run(ray, iter(todo), most or _WAITING)
     finally:
         ray.shutdown()
 
@@ -68,6 +70,31 @@ def _check(address: str) -> None:
             raise ConnectionError(
                 f'--ray: expected a Ray cluster at {address}, none answers: {error}'
             ) from error
+
+
+def _check_room(ray: Any, jobs: Iterable[Job], grows: bool) -> None:
+    """
+    Say if a task is more than any node can take: Ray waits for one that can, without end.
+
+    :param grows: a cluster may get further nodes: then it is a warning.
+    :raises ValueError: otherwise.
+    """
+    nodes = [node['Resources'] for node in ray.nodes() if node['Alive']]
+    for needs in {tuple(_needs(job).items()): _needs(job) for job in jobs}.values():
+        if not any(all(node.get(k, 0) >= n for k, n in needs.items()) for node in nodes):
+            wanted = ' and '.join(f'{n} {kind}' for kind, n in needs.items())
+            line = (
+                f'--ray: expected a node with {wanted} (threads, device), none of the cluster has'
+            )
+            if not grows:
+                raise ValueError(line)
+            log.warning('%s: waiting for one', line)
+
+
+def _needs(job: Job) -> dict[str, int]:
+    """Give what a task takes of a node, by Ray's names."""
+    parameters = job.settings.parameters
+    return {'CPU': parameters.threads} | ({'GPU': 1} if parameters.device != 'cpu' else {})
 
 
 def _ray() -> Any:
@@ -87,10 +114,7 @@ def _run(ray: Any, jobs: Iterator[Job], most: int) -> Iterator[Verdict]:
     running: dict[Any, Job] = {}
     while True:
         for job in islice(jobs, most - len(running)):
-            parameters = job.settings.parameters
-            needs = {'num_cpus': parameters.threads}
-            if parameters.device != 'cpu':
-                needs['num_gpus'] = 1
+            needs = {f'num_{kind.lower()}s': n for kind, n in _needs(job).items()}
             running[task.options(name=job.folder.name, **needs).remote(job)] = job
         if not running:
             return

@@ -134,10 +134,10 @@ def _page(
     numbers: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ended: Sequence[Ended]
 ) -> str:
     """Write it; rows and drives come worst first."""
-    groups = {'all': numbers['all'], **numbers['tags']}
-    by_tag = {name: cells(group) for name, group in groups.items()}
-    heads = list(by_tag['all'])
-    parts = [table(('', *heads), ((name, *row.values()) for name, row in by_tag.items()))]
+    groups = [('all', numbers['all']), *numbers['tags'].items()]  # a tag may be called so, too
+    by_tag = [(name, cells(group)) for name, group in groups]
+    heads = list(by_tag[0][1])
+    parts = [table(('', *heads), ((name, *row.values()) for name, row in by_tag))]
     wrong = [row for row in rows if row['status'] != Status.PASSED]
     if wrong:
         parts.append('<h2 class="unmet">Not as expected</h2>')

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -72,7 +73,7 @@ class Replay:
             self._wait(self._missing, chosen.timeout, 'not all is there to begin')
             say('recorder and node have subscribed: the bag is played')
             self._before = dict(self._counts)
-            self._resume()
+            self._resume(play)
             self._wait_for_end(play)
             self._check_ended(play)
             self._processes.remove(play)
@@ -120,12 +121,17 @@ class Replay:
             *('--topics', chosen.image, *chosen.play),
         ]
 
-    def _resume(self) -> None:
+    def _resume(self, play: Process) -> None:
         command = ['ros2', 'service', 'call', *RESUME]
         call = self._start('call of the player', command)
+
+        def missing() -> str:  # a short bag is over before the call has ended
+            return '' if call.ended or play.ended else f'the {call.name} still runs'
+
         try:
-            self._wait_for_end(call, _CALL_S)
-            self._check_ended(call)
+            self._wait(missing, _CALL_S, 'no end', call)
+            if call.ended:
+                self._check_ended(call)
         finally:
             self._processes.remove(call)
             call.kill()  # interrupted, it would say a lot
@@ -140,22 +146,27 @@ class Replay:
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
-        """End what still runs, the player first, so that nothing is lost to the recorder."""
+        """
+        End what still runs, the player first, so that nothing is lost to the recorder.
+
+        By SIGTERM, which rosbag2 takes as SIGINT: what is still importing Python ends by it
+        without a word.
+        """
         try:
             yield
         finally:
             for process in self._processes:
-                process.interrupt()
+                process.interrupt(signal.SIGTERM)
                 with contextlib.suppress(ChildProcessError):
                     process.end(_END_S)
 
     # The graph
 
-    def _wait_for_end(self, process: Process, timeout_s: float = sys.maxsize) -> None:
+    def _wait_for_end(self, process: Process) -> None:
         def missing() -> str:
             return '' if process.ended else f'the {process.name} still runs'
 
-        self._wait(missing, timeout_s, 'no end', process)
+        self._wait(missing, sys.maxsize, 'no end', process)
 
     def _wait(
         self,
@@ -269,7 +280,7 @@ class Replay:
         if not recorded:
             raise Failure(f'{output}: no mask was recorded, though the node gave {masks}')
         if recorded < masks:
-            say(f'{output}: only {recorded} of {masks} masks were recorded')
+            raise Failure(f'{output}: only {recorded} of {masks} masks were recorded')
         say(f'{received} frames received, {masks} masks; recorded in {output}')
 
 

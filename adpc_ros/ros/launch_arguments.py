@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rclpy.exceptions import NameValidationException
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_namespace import validate_namespace
 from rclpy.validate_node_name import validate_node_name
-from rclpy.validate_topic_name import validate_topic_name
 
 from adpc_ros.ros import parameter_file
 from adpc_ros.ros.packaged import FASTDDS_PROFILE, packaged
@@ -104,6 +105,7 @@ def taken(
     arguments: Arguments,
     former: Mapping[str, str],
     given: Iterable[str] = (),
+    file: str = '',
 ) -> tuple[dict[str, str], list[str]]:
     """
     Take the values of arguments, those with a former name, too.
@@ -111,10 +113,13 @@ def taken(
     :param configurations: launch's; former names are removed from it.
     :param former: names that an argument had, each with the present one; '' for one that has
         no effect any more.
-    :param given: arguments of the command line, each NAME:=VALUE; a name that is nearly one of
-        ``arguments`` is warned of.
+    :param given: arguments of the command line, each NAME:=VALUE.
+    :param file: the launch file that they are taken for. If it is what was launched, a name
+        that it does not have is an error; if another includes it, which may have arguments of its
+        own, a name that is nearly one of ``arguments`` is warned of.
     :return: the values, and lines to be warned of.
-    :raises ValueError: if both names of one argument are given, with different values.
+    :raises ValueError: if both names of one argument are given, with different values, or for a
+        name that there is not.
     """
     values = {name: configurations[name] for name in arguments if name in configurations}
     lines = []
@@ -130,11 +135,29 @@ def taken(
         values[new] = text
         lines.append(f'{old}:={text} is now called {new}:={text}')
     known = {*arguments, *former}
+    launched = file and any(Path(word).name == Path(file).name for word in sys.argv)
     for name in (word.partition(':=')[0] for word in given):
+        if name in known:
+            continue
         near = difflib.get_close_matches(name, arguments, 1, _NEAR)
-        if near and name not in known and not any(name.endswith(f'_{a}') for a in known):
-            lines.append(f'{name}: no argument of this launch file; is {near[0]} meant?')
+        meant = f'is {near[0]} meant?' if near else f'it has {", ".join(sorted(arguments))}'
+        if name in _node_parameters():
+            meant = 'a parameter of the node: set it in params_file'
+        line = f'{name}: no argument of this launch file; {meant}'
+        if launched:
+            raise ValueError(line)
+        if near and not any(name.endswith(f'_{known_name}') for known_name in known):
+            lines.append(line)
     return values, lines
+
+
+def _node_parameters() -> set[str]:
+    """Give the names of the nodes' parameters, most of which are no arguments."""
+    from adpc_ros.ros.label_points_parameters import LabelPointsParameters
+    from adpc_ros.ros.parameters import Parameters
+
+    kinds = (Parameters, LabelPointsParameters)
+    return {field.name for kind in kinds for field in dataclasses.fields(kind)}
 
 
 def parameters(kind: type[DataclassInstance], given: Mapping[str, str]) -> dict[str, Any]:
@@ -191,7 +214,7 @@ def check_names(values: Mapping[str, str], topics: Collection[str]) -> None:
     checks: dict[str, tuple[Callable[[str], Any], str]] = {
         'namespace': (_check_namespace, 'a namespace, as front'),
         'name': (validate_node_name, "a node's name, as adpc"),
-        **dict.fromkeys(topics, (validate_topic_name, 'a topic, as /camera/image_raw')),
+        **dict.fromkeys(topics, (_check_topic, 'a topic, as /camera/image_raw')),
     }
     for name, (validate, expected) in checks.items():
         if name in values:
@@ -206,6 +229,12 @@ def check_names(values: Mapping[str, str], topics: Collection[str]) -> None:
 
 def _check_namespace(text: str) -> None:
     validate_namespace(text if text.startswith('/') else f'/{text}')
+
+
+def _check_topic(text: str) -> None:
+    """Check as a remapping does: no substitutions, and nothing twice."""
+    name = text[1:] if text.startswith('~/') else text
+    validate_full_topic_name(name if name.startswith('/') else f'/{name}')
 
 
 def existing(name: str, path: str) -> str:
