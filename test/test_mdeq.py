@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ import numpy as np
 import pytest
 import torch
 from networks import equilibrium_network, random_image
-from PIL import Image
-from samples import write_sample, write_tree
-from shared import CITYSCAPES_CLASS_WEIGHTS, ROOT, camvid, reference
+from samples import write_tree
+from shared import CITYSCAPES_CLASS_WEIGHTS, ROOT, reference
 from torch import Tensor, nn
 
 from adpc_ros.__main__ import main
 from adpc_ros.labels import CAMVID
 from adpc_ros.learning.config import TrainConfig, read_config
-from adpc_ros.learning.datasets import CamVid
 from adpc_ros.learning.train import train
 from adpc_ros.network import broyden, checkpoint, mdeq_layer, official
 from adpc_ros.network.adaptivity import ActiveMap, Adaptivity
@@ -455,43 +452,6 @@ def test_training_resumes_to_the_same_bits_across_the_end_of_unrolling(
         for name in ('straight', 'resumed')
     )
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-def test_it_learns_a_handful_of_camvid_images(tmp_path: Path) -> None:
-    samples = CamVid(camvid('train'))
-    for i in (0, 150, 300):
-        image, label = (Image.fromarray(part) for part in samples[i][:2])
-        small = (96, 64)
-        parts = (image.resize(small, 2), label.resize(small, 0))
-        write_sample(tmp_path / 'train', f'0001TP_{i:06}', *(np.asarray(part) for part in parts))
-    data = f'camvid:{tmp_path / "train"}'
-    train(
-        TrainConfig(
-            network={'architecture': 'mdeq_tiny'},
-            data=data,
-            validation=data,
-            output=str(tmp_path / 'run'),
-            epochs=64,
-            batch_size=3,
-            crop=(64, 96),
-            scales=(1.0, 1.0),
-            colour=0.0,
-            learning_rate=0.01,
-            class_balance=0.0,
-            exit_weights=(0, 0, 0, 1),
-            unrolled_steps=50,
-            norm_batches=4,
-            evaluate_every=64,
-        )
-    )
-    weights, file = str(tmp_path / 'run' / 'best.safetensors'), tmp_path / 'result.json'
-    assert main(['evaluate', '--weights', weights, '--data', data, '--json', str(file)]) == 0
-    result = json.loads(file.read_text())
-    assert min(result['miou']) > 0.35, 'one class everywhere has 0.05'
-    assert result['gimac'] == [
-        n / GI for n in count_shares(NetworkConfig('mdeq_tiny', class_count=11), (64, 96))
-    ]
-    assert result['masked_share'] == []
 
 
 @pytest.mark.parametrize('name', ['small', 'xl'])
