@@ -3,7 +3,8 @@
 How long a frame takes with and without masks, beside two dense baselines, taking turns in one run.
 
 The sides: ``eager``, the network as PyTorch runs it (NCHW, float32); ``onednn``, the honest dense
-baseline (channels last, BatchNorm folded); ``dense`` and ``masked``, the same native kernels.
+baseline (channels last, BatchNorm folded); ``dense`` and ``masked``, the same native kernels. Of a
+family without a program there is no ``onednn``, and the last two are PyTorch, module by module.
 """
 
 from __future__ import annotations
@@ -11,24 +12,21 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adpc_ros.benchmark.native import native_plan
+from adpc_ros.benchmark.native import plan_of
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import ActiveMap
 from adpc_ros.network.anytime import AnytimeNetwork
 from adpc_ros.progress import ProgressBar
-from adpc_ros.runtime.compile import compile_network
+from adpc_ros.runtime.compile import compile_network, has_program
 from adpc_ros.runtime.images import render, to_input
 from adpc_ros.runtime.plan import Plan, StepTime
 from adpc_ros.runtime.torch_plan import TorchPlan
-
-if TYPE_CHECKING:
-    from adpc_ros.runtime.cpu import CpuPlan
 
 SLOW_S = 10.0  # an eager pass beyond this is repeated less
 SLOW_ROUNDS = 2
@@ -98,7 +96,7 @@ class Sides(NamedTuple):
     """The sides by name, in the order of their turns, and the plan behind the last two."""
 
     runs: dict[str, Side]
-    native: CpuPlan
+    plan: Plan
 
 
 def open_sides(
@@ -119,21 +117,21 @@ def open_sides(
     :raises ValueError: if there are no native kernels.
     """
     torch.set_num_threads(threads)
-    program = compile_network(network)
-    native = native_plan(program, dtype, threads)
+    plan = plan_of(network, dtype, threads)
     runs: dict[str, Side] = {}
     if 'eager' not in without:
         runs['eager'] = eager_side(network)
-    if 'onednn' not in without:
-        runs['onednn'] = plan_side(TorchPlan(program, 'cpu', dtype), adaptive=False)
-    runs['dense'] = plan_side(native, adaptive=False)
-    runs['masked'] = plan_side(native, True, active_maps)
-    return Sides(runs, native)
+    if 'onednn' not in without and has_program(network):
+        onednn = TorchPlan(compile_network(network), 'cpu', dtype)
+        runs['onednn'] = plan_side(onednn, adaptive=False)
+    runs['dense'] = plan_side(plan, adaptive=False)
+    runs['masked'] = plan_side(plan, True, active_maps)
+    return Sides(runs, plan)
 
 
 def open_other(
     runs: dict[str, Side], weights: str, dtype: torch.dtype, threads: int
-) -> tuple[str, CpuPlan]:
+) -> tuple[str, Plan]:
     """
     Add another network, with its own masks, as the side ``against``.
 
@@ -142,7 +140,7 @@ def open_other(
     :return: its identity, and its plan, to be closed.
     """
     loaded = checkpoint.load(weights)
-    plan = native_plan(compile_network(loaded.network), dtype, threads)
+    plan = plan_of(loaded.network, dtype, threads)
     runs['against'] = plan_side(plan, True)
     return loaded.identity, plan
 

@@ -40,16 +40,19 @@ def random_network(config: NetworkConfig, seed: int = 0) -> AnytimeNetwork:
     Build a network with random weights, in evaluation mode.
 
     BatchNorm's statistics are those of an image, as after training, so that features neither
-    explode nor vanish however deep the network is. Lambda keeps its initial value, 3.
+    explode nor vanish however deep the network is. Lambda keeps its initial value, 3, and so do
+    weights under weight normalisation (MDEQ's).
 
     :raises ValueError: for a network that is not for segmentation.
     """
     config.check_task(Task.SEGMENTATION)
     generator = torch.Generator().manual_seed(seed)
-    network = build_network(config)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        network = build_network(config)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and hasattr(module, 'weight'):
             fan_in = module.weight[0].numel()
             module.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
             if module.bias is not None:

@@ -119,13 +119,13 @@ def run_masks(options: argparse.Namespace) -> None:
         subject.maps,
         [n for n, is_out in without.items() if is_out],
     )
-    against, plans = None, [sides.native]
+    against, plans = None, [sides.plan]
     try:
         if options.against:
             against, plan = masks.open_other(sides.runs, options.against, dtype, threads)
             plans.append(plan)
         passes = masks.take_turns(sides.runs, subject.images)
-        memory_mib = sides.native.memory_bytes / 2**20
+        memory_mib = sides.plan.memory_bytes / 2**20
     finally:
         for plan in plans:
             plan.close()
@@ -195,12 +195,11 @@ def run_preempt(options: argparse.Namespace) -> None:
     """Stop frames, print, and write the numbers."""
     import torch
 
-    from adpc_ros.benchmark.native import native_plan
+    from adpc_ros.benchmark.native import plan_of
     from adpc_ros.benchmark.networks import random_image, random_network
     from adpc_ros.benchmark.preempt import preempt_engine, stop_plan
     from adpc_ros.network import checkpoint
     from adpc_ros.network.families import NetworkConfig, default_adaptivity
-    from adpc_ros.runtime.compile import compile_network
 
     if bool(options.network) == bool(options.weights) or not options.size:
         raise ValueError('expected --size, and either --network or --weights')
@@ -215,7 +214,7 @@ def run_preempt(options: argparse.Namespace) -> None:
         network = random_network(NetworkConfig(name, adaptivity=default_adaptivity(name)))
     threads = _announce(options.threads)
     torch.set_num_threads(threads)
-    plan = native_plan(compile_network(network), getattr(torch, options.dtype), threads)
+    plan = plan_of(network, getattr(torch, options.dtype), threads)
     try:
         image = random_image(options.size)
         results, frame_s = preempt_engine(plan, image, max(5, options.count // FRAMES_SHARE))

@@ -8,7 +8,7 @@ import dataclasses
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +19,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from adpc_ros.network.adaptivity import ActiveMap
 from adpc_ros.network.anytime import AnytimeNetwork, Exit
 from adpc_ros.network.families import NetworkConfig, build_network
-from adpc_ros.network.macs import ConvCost, count, exit_costs
+from adpc_ros.network.macs import ConvCost, count_maps, exit_costs
 from adpc_ros.runtime.cuda import full_float32
 from adpc_ros.runtime.images import inverse_temperatures, padded_size, to_input
 from adpc_ros.runtime.plan import ComputedExit, StepTime
 from adpc_ros.runtime.torch_plan import render_exit
 
+_SIZES = 64  # of images that costs are kept of
 _WORKSPACE = 1.25  # PyTorch's layers need up to a quarter of the features again (measured)
+
+
+class Costs(NamedTuple):
+    """What images of a size cost: convolutions of each exit, and bytes of features."""
+
+    convolutions: list[list[ConvCost]]
+    feature_bytes: int
 
 
 class NetworkPlan:
@@ -57,8 +65,7 @@ class NetworkPlan:
         self._network = copy.deepcopy(network).to(self.device).eval()
         self._weight_bytes = sum(p.nbytes for p in self._network.parameters())
         self._feature_bytes = 0
-        self._costs: list[list[ConvCost]] = []
-        self._size, self._adaptive = (0, 0), True  # of the image that these two are of
+        self._costs: dict[tuple[tuple[int, int], bool], Costs] = {}  # by padded size and masks
         self._logits: Tensor | None = None
         self._times: list[StepTime] = []
         self._progress = 0
@@ -106,13 +113,17 @@ class NetworkPlan:
         if self._closed:
             raise RuntimeError('the plan is closed')
         x = to_input(image, self.config, self.device)
-        size = (image.shape[0], image.shape[1])
+        size, padded = (image.shape[0], image.shape[1]), (x.shape[2], x.shape[3])
         self._logits = None
-        if (size, adaptive) != (self._size, self._adaptive):
-            self._costs = exit_costs(self.config, (x.shape[2], x.shape[3]), adaptive)
-            self._size, self._adaptive = size, adaptive
-            self._feature_bytes = self.bytes_for(size)
+        key = padded, adaptive and self.config.adaptivity is not None
+        costs = self._costs.get(key)
+        if costs is None:  # what follows takes seconds for a large network
+            if len(self._costs) == _SIZES:
+                del self._costs[next(iter(self._costs))]
+            convolutions = exit_costs(self.config, padded, adaptive)
+            costs = self._costs[key] = Costs(convolutions, self.bytes_for(size))
             yield None
+        self._feature_bytes = costs.feature_bytes
         times: list[StepTime] = []
         maps: list[ActiveMap | None] = []
         inverse: Tensor | None = None
@@ -144,20 +155,11 @@ class NetworkPlan:
                 size,
                 self.config,
                 done.exit_index,
-                self._macs(maps),
+                count_maps(costs.convolutions[: len(maps)], maps)[-1],
                 1.0 if shown is None else shown.share(cells),
                 inverse,
             )
         self._times = times
-
-    def _macs(self, maps: list[ActiveMap | None]) -> int:
-        """Give the multiply-accumulates up to the exit whose active map is the last one."""
-
-        def share(index: int, size: tuple[int, int]) -> float:
-            active = maps[index - 1]
-            return 1.0 if active is None else active.share(size)
-
-        return count(self._costs[: len(maps)], share)[-1]
 
     def logits(self) -> Tensor:
         """Give the latest class scores, as :meth:`adpc_ros.runtime.plan.Plan.logits`."""
