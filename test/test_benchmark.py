@@ -196,10 +196,11 @@ def test_masks_of_real_frames_are_the_networks_own(tmp_path: Path) -> None:
 # Preemption and ROS
 
 
-def test_preemption_is_measured_after_the_first_exit(tmp_path: Path) -> None:
+@pytest.mark.parametrize('network', ['hrnet_tiny', 'hrnet_tiny_sampled', 'mdeq_tiny'])
+def test_preemption_is_measured_after_the_first_exit(tmp_path: Path, network: str) -> None:
     report = run(
         tmp_path / 'p.json',
-        *('preempt', '--network', 'hrnet_tiny', '--size', '96x128', '--count', '12'),
+        *('preempt', '--network', network, '--size', '96x128', '--count', '12'),
     )
     assert report.keys() >= {'network', 'size', 'dtype', 'threads'}
     assert report['count'] == sum(report['exits'].values()) == 12

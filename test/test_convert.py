@@ -272,6 +272,7 @@ def test_our_own_file_keeps_what_is_not_asked_for(
         mean=(0.1, 0.2, 0.3),
         temperatures=(2.0, 1.5, 1.25, 0.5),
         head_depths=(2, 2, 1),
+        head_width=24,
     )
     network = build_network(config)
     path = tmp_path / 'own.safetensors'
@@ -290,6 +291,8 @@ def test_our_own_file_keeps_what_is_not_asked_for(
     assert 'hrnet_tiny with redesigned heads of depths (3, 2, 1)' in capsys.readouterr().err
     assert convert(path, '--head-depths', '3,2,1', '--backbone-only') == 0
     assert converted(path).network.config.head_depths == (3, 2, 1)
+    assert convert(path, '--head-width', '8', '--backbone-only') == 0
+    assert converted(path).network.config.head_width == 8
 
 
 def test_a_network_of_another_family_is_converted_without_what_was_measured(

@@ -118,6 +118,11 @@ def entries(root: Path) -> list[dict[str, Any]]:
     [
         ({'joints': [[1, 2]] * 15}, r'expected finite numbers \(16, 2\) as joints, got'),
         ({'joints': [[1, 'a']] * 16}, 'as joints'),
+        ({'joints': [list(range(16))] * 2}, r'\(16, 2\) as joints'),
+        ({'center': [10**400, 1]}, 'as center'),
+        ({'center': [1e300, 1]}, 'expected a position of at most 1e\\+06 pixels'),
+        ({'scale': '0.4'}, "as scale, got '0.4'"),
+        ({'scale': 1e-320}, 'expected a scale from 0.001 to 1000'),
         ({'joints': None}, 'as joints, got None'),
         ({'joints_vis': [1] * 17}, r'\(16,\) as joints_vis'),
         ({'center': [1]}, r'\(2,\) as center, got \[1\]'),
@@ -167,6 +172,8 @@ def test_a_file_of_another_form_is_named(tmp_path: Path, content: bytes, message
     ('changes', 'message'),
     [
         ({'pos_gt_src': np.ones((16, 2, 3))}, r'\(16, 2, 2\) as pos_gt_src, got \(16, 2, 3\)'),
+        ({'pos_gt_src': np.ones((2, 16, 2))}, r'as pos_gt_src, got \(2, 16, 2\)'),
+        ({'jnt_missing': np.ones((2, 16))}, r'\(16, 2\) as jnt_missing, got \(2, 16\)'),
         ({'headboxes_src': 'a'}, r'\(2, 2, 2\) as headboxes_src, got \(1,\)'),
         ({'headboxes_src': np.array(['abcdefgh'] * 8)}, 'as headboxes_src, got .* of <U'),
         ({'headboxes_src': np.ones((2, 2, 2))}, 'person 0: .* a diagonal above 0, got 0'),

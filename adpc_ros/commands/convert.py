@@ -42,6 +42,12 @@ def add(commands: Commands) -> None:
         "safetensors' own)",
     )
     parser.add_argument(
+        '--head-width',
+        type=positive,
+        metavar='N',
+        help="channels inside redesigned heads (the network's own, or safetensors' own)",
+    )
+    parser.add_argument(
         '--classes',
         choices=('cityscapes', 'camvid', 'pascal_context'),
         default='cityscapes',
@@ -143,10 +149,12 @@ def _config(
         )
     config = NetworkConfig(options.network, heads, class_count, adaptivity)
     config.check_task(Task.SEGMENTATION)
-    if options.head_depths:
-        config = replace(config, head_depths=options.head_depths)
-    elif own and config.heads is Heads.REDESIGNED:
-        config = replace(config, head_depths=own.network.config.head_depths)
+    for key in ('head_depths', 'head_width'):
+        value = getattr(options, key)
+        if value is None and own and config.heads is Heads.REDESIGNED:
+            value = getattr(own.network.config, key)
+        if value is not None:
+            config = replace(config, **{key: value})
     if own:
         config = replace(config, mean=own.network.config.mean, std=own.network.config.std)
         if not options.backbone_only:  # new heads are not calibrated

@@ -28,7 +28,10 @@ _LOG = logging.getLogger(__name__)
 _PUBLISHED = 'mpii_human_pose_v1_u12_1.mat'
 _FOLDERS = ('', 'mpii_human_pose_v1_u12_2', 'annot')  # that it may lie in
 _PIXELS = 200  # of a person of scale 1, by the definition of the data
+_SCALES = (1e-3, 1e3)  # far beyond what any person has
+_FARTHEST = 1e6  # pixels, likewise of a position
 _LARGER, _LOWER = 1.25, 15  # the window, so that it cuts no limbs off; pixels of scale 1
+_NUMBERS = 'biuf'  # kinds of NumPy's types
 _CODES = {  # of dataset_joints in HRNet's ground truth
     **{'rank': 0, 'rkne': 1, 'rhip': 2, 'lhip': 3, 'lkne': 4, 'lank': 5, 'head': 9},
     **{'rwri': 10, 'relb': 11, 'rsho': 12, 'lsho': 13, 'lelb': 14, 'lwri': 15},
@@ -76,6 +79,13 @@ def open_people(description: str, judged: bool = False) -> People:
 
 def _window(x: float, y: float, scale: float) -> tuple[tuple[float, float], float]:
     """Give centre and edge of the window of a person, whose position counts from 1."""
+    if not _SCALES[0] <= scale <= _SCALES[1]:
+        raise ValueError(f'expected a scale from {_SCALES[0]:g} to {_SCALES[1]:g}, got {scale:g}')
+    if max(abs(x), abs(y)) > _FARTHEST:
+        raise ValueError(
+            f'expected a position of at most {_FARTHEST:g} pixels on either axis, '
+            f'got ({x:g}, {y:g})'
+        )
     return (x - 1, y + _LOWER * scale - 1), scale * _LARGER * _PIXELS
 
 
@@ -118,14 +128,16 @@ def _person(root: Path, entry: object) -> Person:
 
 
 def _numbers(values: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Give an array of an entry; of the shape (1,) a single number."""
+    """Give an array of an entry; of the shape (1,) also a single number."""
     try:
-        found = np.array(values[key], np.float64).reshape(shape if shape == (1,) else -1)
-    except (TypeError, ValueError):
+        found = np.asarray(values[key])
+    except ValueError:  # lists of several lengths
         found = np.empty(0)
-    if found.size != math.prod(shape) or not np.isfinite(found).all():
+    shapes = (shape, ()) if shape == (1,) else (shape,)
+    numbers = found.shape in shapes and found.dtype.kind in _NUMBERS
+    if not (numbers and np.isfinite(found).all()):
         raise ValueError(f'expected finite numbers {shape} as {key}, got {values[key]!r:.80}')
-    return found.reshape(shape)
+    return found.astype(np.float64).reshape(shape)
 
 
 def _truths(path: Path, count: int) -> Sequence[Truth | None]:
@@ -142,10 +154,12 @@ def _truths(path: Path, count: int) -> Sequence[Truth | None]:
     for key, shape in shapes.items():
         value = content.get(key)
         array = np.array([] if value is None else value)
-        if array.size != math.prod(shape) or array.dtype.kind not in 'biuf':
+        # MATLAB drops a last axis of 1
+        shapes = (shape, shape[:-1]) if count == 1 else (shape,)
+        if array.shape not in shapes or array.dtype.kind not in _NUMBERS:
             got = 'nothing' if value is None else f'{array.shape} of {array.dtype}'
             raise ValueError(f'{path}: expected numbers {shape} as {key}, got {got}')
-        found[key] = array.astype(np.float64).reshape(shape)  # MATLAB drops a last axis of 1
+        found[key] = array.astype(np.float64).reshape(shape)
     names = np.ravel(content.get('dataset_joints', []))
     for index, name in enumerate(str(np.squeeze(cell)) for cell in names):
         if _CODES.get(name, index) != index:

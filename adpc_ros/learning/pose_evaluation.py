@@ -54,7 +54,8 @@ def evaluate_poses(
     :param adaptive: False computes every position.
     :param flip_test: judge the mean of the heat maps of window and mirrored window, the masks of
         which are its own.
-    :raises ValueError: if the network does not take this size.
+    :raises ValueError: if the network does not take this size, and at heat maps that are not
+        finite.
     """
     config, device = network.config, next(network.parameters()).device
     pckh = [Pckh() for _ in range(config.exit_count)]
@@ -72,7 +73,9 @@ def evaluate_poses(
             mirrored = network.exits(image.flip(3), adaptive)
             maps = [(a + unmirrored(out.logits, MIRRORED)) / 2 for a, out in zip(maps, mirrored)]
         back = invert(matrix)
-        for counts, found in zip(pckh, maps):
+        for number, (counts, found) in enumerate(zip(pckh, maps), start=1):
+            if not found.isfinite().all():
+                raise ValueError(f'{person.image}: exit {number}: expected finite heat maps')
             counts.add(apply(back, peaks(found[0].cpu().numpy())), person.truth)
         macs.append(count_maps(costs, [out.active for out in exits]))
         shares.append([_masked(out) for out in exits[1:]])
