@@ -93,10 +93,16 @@ def test_evaluate_judges_it(
     words = ['evaluate', '--weights', str(trained), '--data', f'mpii:{root}/valid']
     words += ['--size', '96x96', '--json', str(tmp_path / 'a.json')]
     found = []
-    for more in ([], ['--flip-test'], ['--no-masks'], ['--threshold', '0.2', '--window', '3']):
+    for more in (
+        [],
+        ['--flip-test'],
+        ['--no-masks'],
+        ['--threshold', '0.2', '--window', '3'],
+        ['--criterion', 'random', '--threshold', '0.25'],
+    ):
         assert main([*words, *more]) == 0
         found.append(json.loads((tmp_path / 'a.json').read_text()))
-    one, mirrored, dense, other = found
+    one, mirrored, dense, other, drawn = found
     network = checkpoint.load(trained, Task.POSE).network
     people = open_people(f'mpii:{root}/valid', judged=True)
     result = evaluate_poses(network, people, (96, 96), flip_test=True, progress=False)
@@ -105,6 +111,7 @@ def test_evaluate_judges_it(
     assert one['gimac'] == mirrored['gimac'] and one['gimac'][-1] < dense['gimac'][-1]
     assert min(np.subtract(other['masked_share'], one['masked_share'])) > 0
     assert other['masks'] == 'peak_response 0.2, window 3' and dense['masks'] is None
+    assert drawn['masks'] == 'random 0.25, window 7' and drawn['masked_share'] == [0.25] * 3
     assert dense['masked_share'] == [] and len(one['masked_share']) == 3
     assert list(one['parts']) == 'head shoulder elbow wrist hip knee ankle'.split()
     assert len(one['joints']) == 16 and len(one['joints']['left knee']) == 4

@@ -83,7 +83,8 @@ def test_each_goes_with_each_and_a_criterion_without_thresholds_over_some() -> N
 
 
 def test_predicted_masks_are_swept_over_probabilities() -> None:
-    network = random_network(0, architecture='hrnet_tiny_sampled')
+    masks = Adaptivity(Criterion.PREDICTED)
+    network = random_network(0, adaptivity=masks, architecture='hrnet_tiny_sampled')
     found = settings(network, Choices(thresholds=[(0.3,), (0.1, 0.5, 0.9)]))
     assert [(a.criterion, a.thresholds) for a in found] == [
         (Criterion.PREDICTED, (0.3,)),
@@ -94,6 +95,11 @@ def test_predicted_masks_are_swept_over_probabilities() -> None:
     )
     with pytest.raises(ValueError, match='expected criterion predicted, got entropy'):
         settings(network, Choices([Criterion.ENTROPY]))
+    unmasked = with_adaptivity(network, None)
+    with pytest.raises(ValueError, match='hrnet_tiny_sampled: .* lack what predicts them'):
+        settings(unmasked, Choices(windows=[3]))
+    with pytest.raises(ValueError, match='lack what predicts them'):
+        with_adaptivity(unmasked, masks)
 
 
 def test_the_command_knows_every_criterion() -> None:

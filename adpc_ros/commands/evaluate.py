@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from adpc_ros.learning.metrics import Difference
     from adpc_ros.network.checkpoint import Checkpoint
 
-_OPTIONS = (  # of segmentation alone
-    *('against', 'figures', 'fps', 'horizon', 'criterion', 'sweep'),
-)
+_OPTIONS = ('against', 'figures', 'fps', 'horizon', 'sweep')  # of segmentation alone
 _PANELS = 4
 # figures: file of a plot of accuracy, what is on its axis, and where that is in the result
 _PLOTS = (('miou_gimac', 'GiMAC', 'gimac'), ('miou_seconds', 'seconds', 'seconds'))

@@ -15,7 +15,7 @@ from adpc_ros.learning.evaluate import Evaluation, evaluate
 from adpc_ros.learning.labelled_images import LabelledImages
 from adpc_ros.network.adaptivity import Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork
-from adpc_ros.network.families import default_adaptivity, with_adaptivity
+from adpc_ros.network.families import default_adaptivity, with_adaptivity, with_masks
 
 #: what a curve goes over; of top k and random the share masked at last, which grows by equal steps
 GRIDS: dict[Criterion, tuple[float, ...]] = {
@@ -71,7 +71,7 @@ def settings(network: AnytimeNetwork, choices: Choices) -> list[Adaptivity]:
             for window in choices.windows or (own.window,)
         ]
     for adaptivity in found:
-        dataclasses.replace(network.config, adaptivity=adaptivity)  # refuses what cannot be
+        with_masks(network.config, adaptivity)  # refuses what cannot be
     return found
 
 

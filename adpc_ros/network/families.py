@@ -223,6 +223,24 @@ def build_network(config: NetworkConfig) -> AnytimeNetwork:
     raise AssertionError(config.architecture)  # the configuration has seen to it
 
 
+def with_masks(config: NetworkConfig, adaptivity: Adaptivity | None) -> NetworkConfig:
+    """
+    Give the configuration of the same weights with other masks, or without.
+
+    :param adaptivity: None for no masks.
+    :raises ValueError: if the network cannot have such masks, or its weights lack what predicts
+        them.
+    """
+    changed = dataclasses.replace(config, adaptivity=adaptivity)
+    predicted = adaptivity is not None and adaptivity.criterion is Criterion.PREDICTED
+    if predicted and config.adaptivity is None:
+        raise ValueError(
+            f'{config.architecture}: expected weights that were trained with masks, got some '
+            'without: they lack what predicts them'
+        )
+    return changed
+
+
 def with_adaptivity(network: AnytimeNetwork, adaptivity: Adaptivity | None) -> AnytimeNetwork:
     """
     Give the same network with other masks, with masks though it was trained without, or without.
@@ -232,9 +250,9 @@ def with_adaptivity(network: AnytimeNetwork, adaptivity: Adaptivity | None) -> A
     :param network: is not changed; the result shares its parameters where the window is the same.
     :param adaptivity: None for no masks.
     :return: in the same mode, on the same device.
-    :raises ValueError: if the network cannot have such masks.
+    :raises ValueError: as :func:`with_masks`.
     """
-    config = dataclasses.replace(network.config, adaptivity=adaptivity)
+    config = with_masks(network.config, adaptivity)
     before, after = network.config.adaptivity, config.adaptivity
     if (before and before.window) == (after and after.window):
         changed = copy.copy(network)
