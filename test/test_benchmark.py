@@ -30,7 +30,7 @@ from adpc_ros.benchmark.stream import COUNTERS, evaluate, unaccounted
 from adpc_ros.labels import CAMVID
 from adpc_ros.network import checkpoint
 from adpc_ros.network.adaptivity import Adaptivity
-from adpc_ros.network.families import NetworkConfig
+from adpc_ros.network.families import NetworkConfig, default_adaptivity
 from adpc_ros.network.paper import MASKED
 from adpc_ros.runtime.images import to_input
 
@@ -113,15 +113,19 @@ def test_a_tessellation_stands_in_for_labels(monkeypatch: pytest.MonkeyPatch) ->
 # Networks
 
 
-@pytest.mark.parametrize('name', ['hrnet_tiny', 'hrnet_w18_small_v2', 'coarse_tiny', 'coarse_s'])
+@pytest.mark.parametrize(
+    'name',
+    ['hrnet_tiny', 'hrnet_w18_small_v2', 'coarse_tiny', 'coarse_s', 'mdeq_tiny', 'mdeq_small'],
+)
 def test_features_of_a_random_network_stay_in_range(name: str) -> None:
-    network = random_network(NetworkConfig(name, adaptivity=Adaptivity()))
+    network = random_network(NetworkConfig(name, adaptivity=default_adaptivity(name)))
     image = to_input(random_image((96, 128), 5), network.config, torch.device('cpu'))
     with torch.inference_mode():
         for out in network.exits(image, adaptive=False):
             for values in (*out.features, out.logits):
                 assert 0.05 < values.std() < 50 and values.isfinite().all()
-    assert {float(v) for k, v in network.state_dict().items() if k.endswith('Lambda')} == {3.0}
+    lambdas = {float(v) for k, v in network.state_dict().items() if k.endswith('Lambda')}
+    assert lambdas == (set() if network.config.adaptivity is None else {3.0})
 
 
 # Masks
@@ -166,6 +170,13 @@ def test_masks_of_given_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert report[f'speedup_vs_{side}'] == pytest.approx(speedup)
     printed = capsys.readouterr().out
     assert 'load average' in printed and 'last_layer.0' in printed
+
+
+def test_a_network_without_a_program_is_timed_on_pytorch(tmp_path: Path) -> None:
+    options = ['--network', 'hrnet_tiny_sampled', '--size', '64x64', '--repeats', '1', '--plan']
+    report = run(tmp_path / 'm.json', 'masks', *options, '--masked', '.2,.4,.6')
+    assert report['rounds'] == {'eager': 1, 'dense': 1, 'masked': 1}
+    assert report['exits'][-1]['active_share'] == pytest.approx(0.4, abs=0.01)
 
 
 def test_baselines_can_be_left_out(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from adpc_ros.network.adaptivity import ActiveMap, Adaptivity, Criterion
 from adpc_ros.network.anytime import AnytimeNetwork, Exit
 from adpc_ros.network.exits import Heads
 from adpc_ros.network.families import NetworkConfig, build_network
-from adpc_ros.network.macs import count_frame
-from adpc_ros.runtime import cuda, torch_layers
+from adpc_ros.network.macs import count_frame, exit_costs
+from adpc_ros.runtime import cuda, network_plan, torch_layers
 from adpc_ros.runtime.compile import compile_network
 from adpc_ros.runtime.cpu import Unsupported
 from adpc_ros.runtime.images import padded_size, render, to_input
@@ -500,6 +501,25 @@ def test_a_networks_own_steps_are_counted_and_can_be_dropped() -> None:
     plan.close()
     with pytest.raises(RuntimeError, match='closed'):
         next(plan.segment(picture))
+
+
+def test_what_images_of_a_size_cost_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[tuple[tuple[int, int], bool]] = []
+
+    def costs(config: NetworkConfig, size: tuple[int, int], adaptive: bool) -> Any:
+        counted.append((size, adaptive))
+        return exit_costs(config, size, adaptive)
+
+    monkeypatch.setattr(network_plan, 'exit_costs', costs)
+    plan = NetworkPlan(random_network(seed=0, **CASES['redesigned']))
+    found = []
+    for adaptive in (True, False):
+        for size in ((64, 96), (96, 64), (60, 90), (96, 64)):  # the third is padded to the first
+            exits = plan.segment(np.zeros((*size, 3), np.uint8), adaptive)
+            found.append([done.macs for done in exits if done is not None])
+    sizes = [(64, 96), (96, 64)]
+    assert counted == [(size, adaptive) for adaptive in (True, False) for size in sizes]
+    assert found[4] == found[5] == found[6] == found[7]
 
 
 def test_a_networks_own_steps_refuse_what_they_cannot_compute() -> None:

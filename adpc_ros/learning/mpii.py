@@ -155,8 +155,8 @@ def _truths(path: Path, count: int) -> Sequence[Truth | None]:
         value = content.get(key)
         array = np.array([] if value is None else value)
         # MATLAB drops a last axis of 1
-        shapes = (shape, shape[:-1]) if count == 1 else (shape,)
-        if array.shape not in shapes or array.dtype.kind not in _NUMBERS:
+        possible = (shape, shape[:-1]) if count == 1 else (shape,)
+        if array.shape not in possible or array.dtype.kind not in _NUMBERS:
             got = 'nothing' if value is None else f'{array.shape} of {array.dtype}'
             raise ValueError(f'{path}: expected numbers {shape} as {key}, got {got}')
         found[key] = array.astype(np.float64).reshape(shape)
