@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adpc_ros.network.adaptivity import ActiveMap
@@ -63,6 +63,9 @@ class NetworkPlan:
                 raise ValueError(f'{name}: expected finite numbers')
         self.device = torch.device(device)
         self._network = copy.deepcopy(network).to(self.device).eval()
+        for module in self._network.modules():
+            if isinstance(module, nn.Conv2d):  # a step may be an iteration of many seconds
+                module.register_forward_hook(self._advance)
         self._weight_bytes = sum(p.nbytes for p in self._network.parameters())
         self._feature_bytes = 0
         self._costs: dict[tuple[tuple[int, int], bool], Costs] = {}  # by padded size and masks
@@ -88,8 +91,11 @@ class NetworkPlan:
 
     @property
     def progress(self) -> int:
-        """Number of steps done so far; from any thread."""
+        """Number of convolutions computed so far; from any thread."""
         return self._progress
+
+    def _advance(self, *_: object) -> None:
+        self._progress += 1
 
     @property
     def memory_bytes(self) -> int:
@@ -117,10 +123,11 @@ class NetworkPlan:
         self._logits = None
         key = padded, adaptive and self.config.adaptivity is not None
         costs = self._costs.get(key)
-        if costs is None:  # what follows takes seconds for a large network
+        if costs is None:  # each of the two takes seconds for a large network
             if len(self._costs) == _SIZES:
                 del self._costs[next(iter(self._costs))]
             convolutions = exit_costs(self.config, padded, adaptive)
+            yield None
             costs = self._costs[key] = Costs(convolutions, self.bytes_for(size))
             yield None
         self._feature_bytes = costs.feature_bytes
@@ -135,7 +142,6 @@ class NetworkPlan:
             if done is steps:
                 break
             took_s = time.perf_counter() - started_s
-            self._progress += 1
             index = len(maps) + 1
             times.append(StepTime(f'exit{index}.step{len(times) + 1}', index, (), took_s, 1.0))
             yield None
