@@ -101,6 +101,17 @@ def test_masks_are_logits_at_least_0_and_nothing_is_carried_over() -> None:
     assert not torch.equal(dense[-1].logits, exits[-1].logits)
 
 
+def test_predictions_that_overflow_give_no_mask() -> None:
+    network = sampled()
+    weight = network.get_parameter('mask2.weight').data
+    weight.fill_(3e38)[:, ::2] *= -1
+    segmentation = make_plan(network).segment(np.full((64, 96, 3), 99, np.uint8))
+    exits = (done for done in segmentation if done is not None)
+    assert next(exits).exit_index == 1
+    with pytest.raises(ValueError, match='exit 2: expected finite class scores'):
+        next(exits)
+
+
 def test_the_threshold_is_the_probability_from_which_on_a_position_is_computed() -> None:
     logits = torch.tensor([-2.0, 0.0, 2.0]).view(1, 1, 1, 3)
     for threshold, active in ((0.0, 3), (0.1, 3), (0.5, 2), (0.8, 1), (0.9, 0), (1.0, 0)):

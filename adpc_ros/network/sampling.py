@@ -52,6 +52,11 @@ class PredictedMap(ActiveMap):
         super().__init__(logits >= self._limit)
         self._logits = logits
 
+    @property
+    def finite(self) -> Tensor:
+        """Of which images all predictions are finite, (B, 1, 1, 1) bool."""
+        return self._logits.isfinite().all(3, keepdim=True).all(2, keepdim=True)
+
     def _resized(self, size: tuple[int, int]) -> Tensor:
         return resize(self._logits, size) >= self._limit
 
@@ -120,7 +125,11 @@ class SampledHRNet(HRNet):
         adaptive: bool = True,
         active_maps: list[ActiveMap] | None = None,
     ) -> Iterator[Exit | None]:
-        """Yield the exits in turn, and None after each part of a stage; no scores are carried."""
+        """
+        Yield the exits in turn, and None after each part of a stage; no scores are carried.
+
+        Scores of an exit are NaN in images of which a prediction after it is not finite.
+        """
         adaptivity = self.config.adaptivity if adaptive else None
 
         def gate(index: int, features: list[Tensor]) -> ActiveMap | None:
@@ -145,6 +154,8 @@ class SampledHRNet(HRNet):
             logits = self.scores(index, features, active)
             last = index == self.config.stage_count
             following = None if last else gate(index, features)
+            if isinstance(following, PredictedMap):
+                logits = torch.where(following.finite, logits, math.nan)
             yield Exit(index, logits, logits, features, active, following)
             active = following
 
