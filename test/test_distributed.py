@@ -158,6 +158,7 @@ VARIANTS = {
         'batch_size': 4,
         'epochs': 3,
         'unrolled_steps': 1,
+        'adaptive_from': 0,
     },
     'sampled': {
         'network': {
@@ -167,6 +168,7 @@ VARIANTS = {
         'batch_size': 4,
         'accumulate': 2,
         'sparsity_weight': 0.5,
+        'adaptive_from': 0,
     },
     'poses': {
         'network': {

@@ -94,11 +94,11 @@ def test_a_response_that_equals_the_threshold_is_looked_at() -> None:
     [
         (
             {'adaptivity': Adaptivity()},
-            'pose_hrnet_tiny is for pose: expected criterion peak_response, .* max_probability',
+            'pose_hrnet_tiny: expected criterion peak_response, .* max_probability',
         ),
         (
             {'architecture': 'hrnet_tiny', 'adaptivity': PEAKS},
-            'hrnet_tiny is for segmentation: expected criterion max_prob.*, got peak_response',
+            'hrnet_tiny: expected criterion max_prob.*, got peak_response',
         ),
         ({'temperatures': (1.0, 2.0, 1.0, 1.0)}, 'is for pose: expected no temperatures'),
     ],

@@ -138,7 +138,7 @@ class NetworkConfig:
             )
         if criterion not in known:
             raise ValueError(
-                f'{self.architecture} is for {self.task.value}: expected criterion '
+                f'{self.architecture}: expected criterion '
                 f'{", ".join(c.value for c in known)}, got {criterion.value}'
             )
 
