@@ -198,9 +198,7 @@ def test_what_is_masked_counts_as_elsewhere_and_the_predictors_in_full() -> None
 
 
 def test_other_masks_are_refused_here_and_these_elsewhere() -> None:
-    with pytest.raises(
-        ValueError, match=r'tiny_sampled .*: expected criterion predicted, got ent'
-    ):
+    with pytest.raises(ValueError, match=r'tiny_sampled: expected criterion predicted, got ent'):
         NetworkConfig(NAME, adaptivity=Adaptivity(Criterion.ENTROPY))
     with pytest.raises(ValueError, match='expected criterion max_probability.*got predicted'):
         NetworkConfig('hrnet_tiny', adaptivity=MASKS)
